@@ -1,0 +1,300 @@
+//! The whole bot: one task for its identity, one for each output, one for rotations.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::join_all;
+use identity::{Clock, Failure, FailureKind, Session};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{debug, error, info, warn};
+
+use crate::bot_identity::{BotIdentity, BotSettings};
+use crate::keys::KeyMaker;
+use crate::output::OutputJob;
+use crate::schedule::{go_duration, renew_after, retry_after, sleep};
+
+/// Rotation steps of one change come in bursts: collect them this long (wire §f.9).
+const ROTATION_DEBOUNCE: Duration = Duration::from_secs(10);
+/// Pause before the watch is opened again (wire §f.9).
+const WATCH_RETRY: Duration = Duration::from_secs(2);
+/// A key for the next generation is made this long before it is needed.
+const KEY_LEAD: Duration = Duration::from_secs(10);
+/// A shutdown waits this long for an identity on its way to the disk: longer than any single call to the cluster takes.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(35);
+
+type Sessions = watch::Receiver<Option<Arc<dyn Session>>>;
+
+/// Asks for an immediate renewal of everything.
+#[derive(Clone)]
+pub struct Reload(watch::Sender<u64>);
+
+impl Reload {
+    /// A trigger that nobody listens to yet.
+    pub fn new() -> Self {
+        Self(watch::Sender::new(0))
+    }
+
+    /// Renew now.
+    pub fn trigger(&self) {
+        self.0.send_modify(|count| *count += 1);
+    }
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A bot, ready to run.
+pub struct Bot {
+    /// Its own identity.
+    pub settings: BotSettings,
+    /// Its outputs.
+    pub outputs: Vec<OutputJob>,
+}
+
+impl Bot {
+    /// Obtains an identity, renews every output once, and ends; ends early, without an error, when `shutdown` completes.
+    /// Outputs that fail leave the others alone.
+    ///
+    /// # Errors
+    /// The identity's failure alone, or one failure for each output that failed.
+    pub async fn oneshot(self, shutdown: impl Future<Output = ()>) -> Result<(), Vec<Failure>> {
+        let identity = BotIdentity::new(self.settings.clone());
+        let quiescence = identity.quiescence();
+        let ended = tokio::select! {
+            () = shutdown => Ok(()),
+            ended = self.pass(identity) => ended,
+        };
+        quiesce(quiescence).await;
+        ended
+    }
+
+    async fn pass(self, mut identity: BotIdentity) -> Result<(), Vec<Failure>> {
+        let session = identity.obtain().await.map_err(|e| vec![e])?;
+        info!(target: "TBOT", "Bot initialization complete.");
+        info!(target: "TBOT", "One-shot mode enabled. Generating outputs.");
+        let keys = KeyMaker::new();
+        let renewals = self.outputs.iter().map(async |output| {
+            let key = keys.make(output.key_algorithm(&*session)).await?;
+            output.renew(&*session, &key, &*self.settings.clock).await
+        });
+        let results = join_all(renewals).await;
+        let failed: Vec<_> = results
+            .into_iter()
+            .zip(&self.outputs)
+            .filter_map(|(result, output)| Some(result.err()?.context(format_args!("output {}", output.description()))))
+            .collect();
+        if failed.is_empty() {
+            info!(target: "TBOT", "Generated outputs. One-shot mode is enabled so exiting.");
+            return Ok(());
+        }
+        Err(failed)
+    }
+
+    /// Keeps everything fresh until `shutdown` completes. An outage never ends it.
+    ///
+    /// # Errors
+    /// What an operator has to mend before there can be a first identity: a refused token, damaged storage.
+    pub async fn run(self, reload: Reload, shutdown: impl Future<Output = ()>) -> Result<(), Failure> {
+        let identity = BotIdentity::new(self.settings.clone());
+        let quiescence = identity.quiescence();
+        let (publish, sessions) = watch::channel(None);
+        let keys = KeyMaker::new();
+        let mut tasks = JoinSet::new();
+        for output in self.outputs.into_iter().map(Arc::new) {
+            let (sessions, reload, keys) = (sessions.clone(), reload.clone(), keys.clone());
+            let clock = self.settings.clock.clone();
+            tasks.spawn(async move {
+                // A panic is a defect of ours; it must not cost the output its later renewals.
+                loop {
+                    let mut one = JoinSet::new();
+                    one.spawn(keep_output(output.clone(), sessions.clone(), reload.0.subscribe(), keys.clone(), clock.clone()));
+                    one.join_next().await;
+                    error!(target: "TBOT", output = %output.description(), "The output's task ended. Starting it again.");
+                    sleep(&*clock, output.interval()).await;
+                }
+            });
+        }
+        tasks.spawn(watch_rotations(sessions, reload.clone()));
+        let ended = tokio::select! {
+            () = shutdown => Ok(()),
+            fatal = keep_identity(identity, publish, reload.0.subscribe(), self.settings) => Err(fatal),
+        };
+        tasks.abort_all();
+        quiesce(quiescence).await;
+        ended
+    }
+}
+
+/// Waits for what is between the cluster's answer and the disk: it has a task of its own.
+async fn quiesce(quiescence: impl Future<Output = ()>) {
+    if tokio::time::timeout(SHUTDOWN_GRACE, quiescence).await.is_err() {
+        warn!(target: "TBOT", "A renewal was still under way at shutdown.");
+    }
+}
+
+/// The bot identity's loop. Ends only where there is no identity and waiting cannot bring one.
+async fn keep_identity(
+    mut identity: BotIdentity,
+    publish: watch::Sender<Option<Arc<dyn Session>>>,
+    mut reload: watch::Receiver<u64>,
+    settings: BotSettings,
+) -> Failure {
+    let mut trouble = Trouble::default();
+    let (ttl, interval) = (go_duration(settings.ttl), go_duration(settings.interval));
+    info!(target: "TBOT", "Beginning bot identity renewal loop: ttl={ttl} interval={interval}");
+    loop {
+        let result = identity.obtain().await;
+        if let Some(session) = &identity.session {
+            // Also after a failed renewal: as long as the identity lives, outputs are kept fresh with it.
+            publish.send_if_modified(|published| {
+                let same = published.as_ref().is_some_and(|old| Arc::ptr_eq(old, session));
+                *published = Some(session.clone());
+                !same
+            });
+        }
+        let now = settings.clock.now();
+        let wait = match result {
+            Ok(_) => {
+                trouble.over("bot identity");
+                let expires = identity.current().map_or(now, |current| current.expires());
+                let wait = renew_after(settings.interval, now, expires);
+                info!(target: "TBOT", "Renewed bot identity. Next bot identity renewal in approximately {}.", go_duration(wait));
+                wait
+            }
+            Err(failure) if identity.current().is_none() && failure.kind != FailureKind::Unavailable => return failure,
+            Err(failure) => {
+                let attempt = trouble.meet("bot identity", &failure);
+                match (failure.kind, identity.current()) {
+                    // The cluster may have counted: trying again could lock the bot, so use up what is left first.
+                    (FailureKind::AnswerLost, Some(current)) => {
+                        let (left, life) = (current.expires().since(now), current.expires().since(current.tls.after));
+                        left.saturating_sub(life / 10).max(retry_after(
+                            FailureKind::Unavailable,
+                            attempt,
+                            settings.interval,
+                        ))
+                    }
+                    // A disk that is full again soon must not cost the identity.
+                    (FailureKind::Storage | FailureKind::AnswerLost, _) => {
+                        retry_after(FailureKind::Unavailable, attempt, settings.interval)
+                    }
+                    (kind, _) => retry_after(kind, attempt, settings.interval),
+                }
+            }
+        };
+        tokio::select! {
+            () = sleep(&*settings.clock, wait) => {}
+            Ok(()) = reload.changed() => {}
+        }
+    }
+}
+
+/// One output's loop.
+async fn keep_output(
+    output: Arc<OutputJob>,
+    mut sessions: Sessions,
+    mut reload: watch::Receiver<u64>,
+    keys: KeyMaker,
+    clock: Arc<dyn Clock>,
+) {
+    let mut trouble = Trouble::default();
+    let name = format!("output {}", output.description());
+    let mut ready = None;
+    loop {
+        let Ok(session) = sessions.wait_for(Option::is_some).await.map(|session| session.clone()) else { return };
+        let Some(session) = session else { continue };
+        let algorithm = output.key_algorithm(&*session);
+        let result = async {
+            let key = match ready.take() {
+                Some(key) => key,
+                None => keys.make(algorithm).await?,
+            };
+            output.renew(&*session, &key, &*clock).await
+        };
+        let wait = match result.await {
+            Ok(expires) => {
+                trouble.over(&name);
+                renew_after(output.interval(), clock.now(), expires)
+            }
+            Err(failure) => {
+                let attempt = trouble.meet(&name, &failure);
+                retry_after(failure.kind, attempt, output.interval())
+            }
+        };
+        let ahead = async {
+            sleep(&*clock, wait.saturating_sub(KEY_LEAD)).await;
+            if wait > KEY_LEAD {
+                ready = keys.make(algorithm).await.ok();
+                sleep(&*clock, KEY_LEAD).await;
+            }
+        };
+        tokio::select! {
+            () = ahead => {}
+            Ok(()) = reload.changed() => {}
+        }
+    }
+}
+
+/// Turns rotations of authorities into reloads.
+async fn watch_rotations(mut sessions: Sessions, reload: Reload) {
+    loop {
+        let Ok(session) = sessions.wait_for(Option::is_some).await.map(|session| session.clone()) else { return };
+        let Some(session) = session else { continue };
+        match session.rotations().await {
+            Ok(mut steps) => {
+                info!(target: "TBOT", "Started watching for CA rotations");
+                loop {
+                    tokio::select! {
+                        step = steps.next() => match step {
+                            Some(Ok(())) => {
+                                info!(target: "TBOT", "CA Rotation step detected; queueing renewal.");
+                                tokio::time::sleep(ROTATION_DEBOUNCE).await;
+                                reload.trigger();
+                            }
+                            Some(Err(failure)) => {
+                                debug!(target: "TBOT", error = %failure, "The watch for CA rotations broke.");
+                                break;
+                            }
+                            None => break,
+                        },
+                        Ok(()) = sessions.changed() => break,
+                    }
+                }
+            }
+            Err(failure) => debug!(target: "TBOT", error = %failure, "The watch for CA rotations cannot be opened."),
+        }
+        tokio::time::sleep(WATCH_RETRY).await;
+    }
+}
+
+/// One line for each change of state, not for each try.
+#[derive(Default)]
+struct Trouble {
+    attempts: u32,
+    message: String,
+}
+
+impl Trouble {
+    fn meet(&mut self, what: &str, failure: &Failure) -> u32 {
+        self.attempts = self.attempts.saturating_add(1);
+        if self.message == failure.message {
+            debug!(target: "TBOT", attempt = self.attempts, "{what} still fails: {failure}");
+        } else {
+            error!(target: "TBOT", "{what} cannot be renewed, the last good one stays: {failure}");
+            self.message.clone_from(&failure.message);
+        }
+        self.attempts
+    }
+
+    fn over(&mut self, what: &str) {
+        if self.attempts > 0 {
+            info!(target: "TBOT", attempts = self.attempts, "{what} is renewed again");
+        }
+        *self = Self::default();
+    }
+}

@@ -1,0 +1,231 @@
+//! The bot's own identity: found, joined, renewed; durable before it is used.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use identity::{
+    Certificates, Clock, Cluster, Destination, Failure, FailureKind, Identity, JoinMethod, Joining, KeyAlgorithm,
+    PrivateKey, STORE_FILES, Session, load, token_hash,
+};
+use tokio::sync::Mutex;
+use tracing::{info, warn};
+use zeroize::Zeroizing;
+
+/// Reads the token's value when it is needed; `None` where the configuration names none.
+pub type TokenSource = Arc<dyn Fn() -> Result<Option<Zeroizing<String>>, Failure> + Send + Sync>;
+
+/// What the bot's own identity needs.
+#[derive(Clone)]
+pub struct BotSettings {
+    /// The cluster.
+    pub cluster: Arc<dyn Cluster>,
+    /// Proves who this machine is.
+    pub method: Arc<dyn JoinMethod>,
+    /// The method's configuration, a JSON object.
+    pub method_config: String,
+    /// The token.
+    pub token: TokenSource,
+    /// Where the identity is kept.
+    pub store: Arc<dyn Destination>,
+    /// Wanted life of the certificates.
+    pub ttl: Duration,
+    /// How often they are renewed.
+    pub interval: Duration,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// An identity that the cluster has issued and the disk does not hold yet.
+struct Unsaved {
+    identity: Arc<Identity>,
+    token_hash: String,
+}
+
+pub(crate) struct BotIdentity {
+    settings: BotSettings,
+    loaded: bool,
+    current: Option<Arc<Identity>>,
+    token_hash: String,
+    /// Issued, and writing it failed: the generation before is spent, so this one is kept and written again.
+    unsaved: Arc<Mutex<Option<Unsaved>>>,
+    /// Durable, and no connection with it yet.
+    unconnected: bool,
+    pub(crate) session: Option<Arc<dyn Session>>,
+}
+
+impl BotIdentity {
+    pub(crate) fn new(settings: BotSettings) -> Self {
+        Self {
+            settings,
+            loaded: false,
+            current: None,
+            token_hash: String::new(),
+            unsaved: Arc::default(),
+            unconnected: false,
+            session: None,
+        }
+    }
+
+    pub(crate) fn current(&self) -> Option<&Arc<Identity>> {
+        self.current.as_ref()
+    }
+
+    /// Waits until no identity is between the cluster's answer and the disk. Tasks may be ended only then.
+    pub(crate) fn quiescence(&self) -> impl Future<Output = ()> + use<> {
+        let unsaved = self.unsaved.clone();
+        async move { drop(unsaved.lock().await) }
+    }
+
+    /// One pass: a fresh identity, durable, and an open connection with it.
+    pub(crate) async fn obtain(&mut self) -> Result<Arc<dyn Session>, Failure> {
+        if !self.loaded {
+            self.load().await?;
+        }
+        if self.unsaved.lock().await.is_some() {
+            let unsaved = self.unsaved.clone();
+            self.adopt(save(self.settings.store.clone(), unsaved.lock_owned().await).await?);
+        } else if !self.unconnected {
+            let fresh = self.renew_or_join().await?;
+            info!(target: "TBOT", identity = %fresh.identity, "Fetched new bot identity.");
+            self.adopt(fresh);
+        }
+        let identity = self.current.clone().ok_or_else(|| Failure::new(FailureKind::Internal, "no identity"))?;
+        let session = self.settings.cluster.connect(identity).await?;
+        self.unconnected = false;
+        self.session = Some(session.clone());
+        Ok(session)
+    }
+
+    fn adopt(&mut self, saved: Unsaved) {
+        self.current = Some(saved.identity);
+        self.token_hash = saved.token_hash;
+        self.unconnected = true;
+    }
+
+    async fn load(&mut self) -> Result<(), Failure> {
+        let store = &self.settings.store;
+        info!(target: "TBOT", store = %store.description(), "Loading existing bot identity from store.");
+        let mut files = HashMap::new();
+        for name in STORE_FILES {
+            if let Some(contents) = store.read(name).await? {
+                files.insert(name, contents);
+            }
+        }
+        match load(&files) {
+            Ok(Some(stored)) => {
+                info!(target: "TBOT", identity = %stored.identity, "Loaded existing bot identity from store.");
+                self.token_hash = stored.token_hash;
+                self.current = Some(Arc::new(stored.identity));
+            }
+            Ok(None) => {
+                info!(target: "TBOT", "No existing bot identity found in store. Bot will join using configured token.");
+            }
+            Err(damage) => {
+                let stored = files.get("tokenhash").map(|hash| String::from_utf8_lossy(hash).trim().to_owned());
+                let configured = (self.settings.token)().ok().flatten().map(|token| token_hash(&token));
+                let place = store.description();
+                if configured.is_none() || configured == stored {
+                    let message = format!(
+                        "the bot identity in {place} is damaged: {damage}; restore the files, or configure a new token to join again"
+                    );
+                    return Err(Failure::new(FailureKind::Storage, message));
+                }
+                warn!(target: "TBOT", store = %place, %damage, "The stored bot identity is damaged. Joining with the new token.");
+            }
+        }
+        self.loaded = true;
+        Ok(())
+    }
+
+    async fn renew_or_join(&mut self) -> Result<Unsaved, Failure> {
+        let token = match (self.settings.token)() {
+            Ok(token) => token,
+            Err(e) if self.current.is_some() => {
+                warn!(target: "TBOT", error = %e, "The token cannot be read. Going on with the stored identity.");
+                None
+            }
+            Err(e) => return Err(e),
+        };
+        if let Some(identity) = self.current.clone() {
+            let other = token.as_ref().is_some_and(|token| token_hash(token) != self.token_hash);
+            let expired = self.settings.clock.now() >= identity.expires();
+            if other {
+                info!(target: "TBOT", "The configured token differs from the one that was joined with. Joining again.");
+            } else if expired {
+                warn!(target: "TBOT", expired = %identity.expires(), "The bot identity has expired. Trying to join again.");
+            } else if identity.tls.subject.renewable() {
+                return self.renew(identity).await;
+            }
+        }
+        let Some(token) = token else {
+            let message = "no existing identity found on disk or join token configured: set `onboarding.token`";
+            return Err(Failure::new(FailureKind::InvalidConfig, message));
+        };
+        let spent = self.current.is_some() && token_hash(&token) == self.token_hash;
+        self.join(token).await.map_err(|e| match e.kind {
+            FailureKind::Denied if spent => Failure::new(
+                FailureKind::Expired,
+                format!("{}; the stored identity is past its end and its token was used: create a new token and set `onboarding.token`", e.message),
+            ),
+            _ => e,
+        })
+    }
+
+    async fn renew(&mut self, identity: Arc<Identity>) -> Result<Unsaved, Failure> {
+        info!(target: "TBOT", "Fetching bot identity using existing bot identity.");
+        let session = match &self.session {
+            Some(session) => session.clone(),
+            None => self.settings.cluster.connect(identity).await?,
+        };
+        self.session = Some(session.clone());
+        let (settings, hash) = (self.settings.clone(), self.token_hash.clone());
+        self.uninterrupted(|key| async move { Ok((session.renew(key.public_key(), settings.ttl).await?, hash)) }).await
+    }
+
+    async fn join(&mut self, token: Zeroizing<String>) -> Result<Unsaved, Failure> {
+        info!(target: "TBOT", "Fetching bot identity using token.");
+        let settings = self.settings.clone();
+        self.uninterrupted(|key| async move {
+            let hash = token_hash(&token);
+            let (method, config, ttl) = (&*settings.method, settings.method_config.as_str(), settings.ttl);
+            let joining = Joining { method, config, token, key: key.public_key(), ttl };
+            Ok((settings.cluster.join(joining).await?, hash))
+        })
+        .await
+    }
+
+    /// Asks and saves in a task of its own, so that a shutdown cannot come between the cluster's answer and the disk.
+    async fn uninterrupted<A>(&self, ask: impl FnOnce(Arc<PrivateKey>) -> A) -> Result<Unsaved, Failure>
+    where
+        A: Future<Output = Result<(Certificates, String), Failure>> + Send + 'static,
+    {
+        // The cluster counts a renewal even if its answer cannot be kept: make sure of the place first.
+        self.settings.store.prepare().await?;
+        let internal = |e: String| Failure::new(FailureKind::Internal, e);
+        let key = Arc::new(PrivateKey::generate(KeyAlgorithm::EcdsaP256).map_err(|e| internal(e.to_string()))?);
+        let (store, clock) = (self.settings.store.clone(), self.settings.clock.clone());
+        let asking = ask(key.clone());
+        let mut slot = self.unsaved.clone().lock_owned().await;
+        let task = tokio::spawn(async move {
+            let (certificates, token_hash) = asking.await?;
+            let identity = Identity::new(key, certificates, clock.now()).map_err(|e| {
+                Failure::new(FailureKind::Denied, format!("the identity that the cluster issued cannot be used: {e}"))
+            })?;
+            *slot = Some(Unsaved { identity: Arc::new(identity), token_hash });
+            save(store, slot).await
+        });
+        task.await.map_err(|e| internal(e.to_string()))?
+    }
+}
+
+/// Makes the waiting identity durable. Where that fails it goes on waiting.
+async fn save(
+    store: Arc<dyn Destination>,
+    mut slot: tokio::sync::OwnedMutexGuard<Option<Unsaved>>,
+) -> Result<Unsaved, Failure> {
+    let Some(unsaved) = slot.as_ref() else { return Err(Failure::new(FailureKind::Internal, "nothing to save")) };
+    let written = store.write(unsaved.identity.files(&unsaved.token_hash)?).await;
+    written.map_err(|e| e.context("the new bot identity cannot be stored, trying again"))?;
+    slot.take().ok_or_else(|| Failure::new(FailureKind::Internal, "nothing to save"))
+}

@@ -1,0 +1,197 @@
+//! One output: from plan to files that were read back.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use identity::{
+    Clock, Destination, Failure, FailureKind, Format, KeyAlgorithm, Material, Order, Output, OutputFile, OutputPlan,
+    PrivateKey, RelativePath, Session, Target, Timestamp, assemble, verify_chain, verify_written,
+};
+use tracing::info;
+
+/// What the configuration says of one output.
+pub struct OutputSettings {
+    /// Unique name, as health and errors show it.
+    pub name: String,
+    /// The `type` of the configuration.
+    pub kind: String,
+    /// The plugin's own keys, a JSON object.
+    pub options: String,
+    /// Roles to impersonate; empty means all that the bot may.
+    pub roles: Vec<String>,
+    /// Wanted life of the certificate.
+    pub ttl: Duration,
+    /// How often it is renewed.
+    pub interval: Duration,
+    /// The plugin.
+    pub output: Arc<dyn Output>,
+    /// Where the files go.
+    pub destination: Arc<dyn Destination>,
+    /// Absolute path of this program.
+    pub executable: String,
+}
+
+/// An output that is planned: what it asks for and which files it writes is known, nothing has been asked of the cluster.
+pub struct OutputJob {
+    settings: OutputSettings,
+    plan: OutputPlan,
+    formats: Vec<PlannedFormat>,
+}
+
+struct PlannedFormat {
+    format: Arc<dyn Format>,
+    name: String,
+    config: String,
+    files: Vec<String>,
+}
+
+impl OutputJob {
+    /// Plans the output and resolves its formats.
+    ///
+    /// # Errors
+    /// What the plugins say of the configuration; [`FailureKind::InvalidConfig`] where two files of one name would be written.
+    pub async fn new(
+        settings: OutputSettings,
+        resolve: &(dyn Fn(&str) -> Result<Arc<dyn Format>, Failure> + Sync),
+    ) -> Result<Self, Failure> {
+        let plan = settings.output.plan(&settings.options).await?;
+        let mut formats = Vec::new();
+        for wanted in &plan.formats {
+            let format = resolve(&wanted.name)?;
+            let named = |e: Failure| e.context(format_args!("format `{}`", wanted.name));
+            let files = format.files(&wanted.config).await.map_err(named)?;
+            formats.push(PlannedFormat { format, name: wanted.name.clone(), config: wanted.config.clone(), files });
+        }
+        let job = Self { settings, plan, formats };
+        let mut seen = BTreeSet::new();
+        for path in job.files() {
+            RelativePath::parse(path)?;
+            if !seen.insert(path) {
+                let message = format!("two files would be named `{path}`: give the format another file name");
+                return Err(Failure::new(FailureKind::InvalidConfig, message));
+            }
+        }
+        Ok(job)
+    }
+
+    /// Every path that a renewal writes, inside the destination.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        let more = self.formats.iter().flat_map(|format| &format.files);
+        self.plan.files.iter().chain(more).map(String::as_str)
+    }
+
+    /// The unique name.
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// As log lines name it: `application (directory: /opt/machine-id)`.
+    pub fn description(&self) -> String {
+        format!("{} ({})", self.settings.kind, self.settings.destination.description())
+    }
+
+    pub(crate) fn interval(&self) -> Duration {
+        self.settings.interval
+    }
+
+    /// Creates the destination and proves it writable.
+    ///
+    /// # Errors
+    /// [`FailureKind::Storage`].
+    pub async fn prepare(&self) -> Result<(), Failure> {
+        self.settings.destination.prepare().await
+    }
+
+    pub(crate) fn key_algorithm(&self, session: &dyn Session) -> KeyAlgorithm {
+        session.info().suite.output_key(matches!(self.plan.target, Target::Database { .. }))
+    }
+
+    /// Issues, renders, writes and reads back one generation. Returns when its certificate expires.
+    pub(crate) async fn renew(
+        &self,
+        session: &dyn Session,
+        key: &Arc<PrivateKey>,
+        clock: &dyn Clock,
+    ) -> Result<Timestamp, Failure> {
+        let description = self.description();
+        info!(target: "TBOT", output = %description, "Generating output.");
+        // Nothing is asked of the cluster for a place that cannot take the answer.
+        self.prepare().await?;
+        let order = Order {
+            target: self.plan.target.clone(),
+            roles: self.settings.roles.clone(),
+            ttl: self.settings.ttl,
+            key: key.public_key().clone(),
+        };
+        let issued = session.issue(&order).await?;
+        let authorities = session.authorities().await?;
+        if !issued.tls.matches(key.public_key()) {
+            return Err(Failure::new(FailureKind::Internal, "the cluster certified another key than the one sent"));
+        }
+        verify_chain(&issued.tls, &authorities.user_tls(), clock.now())
+            .map_err(|e| Failure::new(FailureKind::Denied, format!("what the cluster issued does not verify: {e}")))?;
+        self.log_target();
+        let material = Material {
+            cluster: session.info().name.clone(),
+            proxy: session.info().proxy.clone(),
+            tls: issued.tls,
+            ssh: issued.ssh,
+            public_key: key.public_key().ssh_line(),
+            authorities,
+            directory: self.settings.destination.directory().map(|path| path.to_string_lossy().into_owned()),
+            executable: self.settings.executable.clone(),
+        };
+        let files = self.render(&material, key).await?;
+        self.settings.destination.write(files.clone()).await?;
+        self.verify(&files, &material, clock).await?;
+        info!(target: "TBOT", output = %description, "Generated output.");
+        Ok(material.tls.before)
+    }
+
+    async fn render(&self, material: &Material, key: &PrivateKey) -> Result<Vec<OutputFile>, Failure> {
+        let rendered = self.settings.output.render(&self.settings.options, material).await?;
+        let mut files = assemble(&self.plan.files, rendered, key)
+            .map_err(|e| e.context(format_args!("output plugin `{}`", self.settings.kind)))?;
+        for planned in &self.formats {
+            let rendered = planned.format.render(&planned.config, material).await?;
+            let more = assemble(&planned.files, rendered, key);
+            files.extend(more.map_err(|e| e.context(format_args!("format plugin `{}`", planned.name)))?);
+        }
+        Ok(files)
+    }
+
+    /// Reads every file back, as a reader would: the bytes are those meant, and keys and certificates in them hold together.
+    async fn verify(&self, files: &[OutputFile], material: &Material, clock: &dyn Clock) -> Result<(), Failure> {
+        let mut key = None;
+        let mut certificate = None;
+        for file in files {
+            let read = self.settings.destination.read(file.path.as_str()).await?;
+            let Some(read) = read.filter(|read| **read == *file.contents) else {
+                let message =
+                    format!("file `{}` was changed while it was written: is another process writing there?", file.path);
+                return Err(Failure::new(FailureKind::Storage, message));
+            };
+            if key.is_none() && read.starts_with(b"-----BEGIN ") && PrivateKey::from_pem(&read).is_ok() {
+                key = Some(read);
+            } else if certificate.is_none() && read.starts_with(material.tls.pem.as_bytes()) {
+                certificate = Some(read);
+            }
+        }
+        match (key, certificate) {
+            (Some(key), Some(certificate)) => verify_written(&key, &certificate, &material.authorities, clock.now()),
+            // An output of another shape, such as a key store: its bytes are what the plugin made of verified parts.
+            _ => Ok(()),
+        }
+    }
+
+    /// The words that users look for in the log (surface §F.4).
+    fn log_target(&self) {
+        match &self.plan.target {
+            Target::Application(name) => info!(target: "TBOT", "Generated identity for app {name:?}"),
+            Target::Database { service, .. } => info!(target: "TBOT", "Generated identity for database {service:?}"),
+            Target::Kubernetes(name) => info!(target: "TBOT", "Generated identity for Kubernetes cluster {name:?}"),
+            Target::Identity(_) | Target::SshHost(_) => {}
+        }
+    }
+}

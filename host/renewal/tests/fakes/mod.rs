@@ -1,0 +1,285 @@
+//! A cluster, plugins and destinations that obey the test.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine;
+use futures::stream::BoxStream;
+use identity::*;
+use rcgen::{CertificateParams, DnType, IsCa, Issuer, KeyPair, SubjectPublicKeyInfo};
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+/// 2026-11-21T00:00:00Z.
+const BEGIN: i64 = 1_795_219_200;
+
+/// A wall clock that follows tokio's paused time.
+pub struct TestClock(Instant);
+
+impl TestClock {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self(Instant::now()))
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(BEGIN).plus(self.0.elapsed())
+    }
+}
+
+/// What the test sets and looks at.
+#[derive(Default)]
+pub struct State {
+    /// Everything that was asked, in order.
+    pub log: Vec<String>,
+    pub join: Option<Failure>,
+    pub renew: Option<Failure>,
+    pub connect: Option<Failure>,
+    /// By application name.
+    pub issue: HashMap<String, Failure>,
+    /// How long a renewal takes.
+    pub delay: Duration,
+    generation: u64,
+}
+
+pub struct FakeCluster {
+    pub state: Arc<Mutex<State>>,
+    clock: Arc<TestClock>,
+    issuer: Arc<Issuer<'static, KeyPair>>,
+    authority: String,
+}
+
+impl FakeCluster {
+    pub fn new(clock: Arc<TestClock>) -> Arc<Self> {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::OrganizationName, "test.example.com");
+        let authority = params.self_signed(&key).unwrap().pem();
+        Arc::new(Self { state: Arc::default(), clock, issuer: Arc::new(Issuer::new(params, key)), authority })
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub fn count(&self, what: &str) -> usize {
+        self.state().log.iter().filter(|line| line.starts_with(what)).count()
+    }
+
+    fn leaf(&self, key: &PublicKey, ttl: Duration, generation: Option<u64>) -> String {
+        let mut params = CertificateParams::default();
+        let now = time::OffsetDateTime::from_unix_timestamp(self.clock.now().0).unwrap();
+        params.not_before = now - Duration::from_secs(60);
+        params.not_after = now + ttl;
+        params.distinguished_name.push(DnType::CommonName, "bot-test");
+        if let Some(generation) = generation {
+            params.distinguished_name.push(DnType::CustomDnType(vec![1, 3, 9999, 1, 13]), "true");
+            params.distinguished_name.push(DnType::CustomDnType(vec![1, 3, 9999, 1, 14]), generation.to_string());
+        }
+        let key = SubjectPublicKeyInfo::from_der(key.spki_der()).unwrap();
+        params.signed_by(&key, &self.issuer).unwrap().pem()
+    }
+
+    fn certificates(&self, key: &PublicKey, ttl: Duration) -> Certificates {
+        let generation = {
+            let mut state = self.state();
+            state.generation += 1;
+            state.generation
+        };
+        Certificates {
+            ssh: ssh_certificate(key),
+            tls: self.leaf(key, ttl, Some(generation)),
+            tls_authorities: vec![self.authority.clone()],
+            ssh_authorities: vec!["ssh-ed25519 AAAA\n".into()],
+        }
+    }
+}
+
+fn refuse(failure: Option<&Failure>) -> Result<(), Failure> {
+    failure.map_or(Ok(()), |failure| Err(failure.clone()))
+}
+
+#[async_trait]
+impl Cluster for FakeCluster {
+    async fn join(&self, joining: Joining<'_>) -> Result<Certificates, Failure> {
+        self.state().log.push("join".into());
+        refuse(self.state().join.as_ref())?;
+        Ok(self.certificates(joining.key, joining.ttl))
+    }
+
+    async fn connect(&self, identity: Arc<Identity>) -> Result<Arc<dyn Session>, Failure> {
+        self.state().log.push(format!("connect {}", identity.tls.subject.generation()));
+        refuse(self.state().connect.as_ref())?;
+        let cluster = Arc::new(Self {
+            state: self.state.clone(),
+            clock: self.clock.clone(),
+            issuer: self.issuer.clone(),
+            authority: self.authority.clone(),
+        });
+        let info = ClusterInfo {
+            name: "test.example.com".into(),
+            version: "17.0.0".into(),
+            proxy: "proxy:443".into(),
+            suite: Suite::BalancedV1,
+        };
+        Ok(Arc::new(FakeSession { cluster, info }))
+    }
+}
+
+struct FakeSession {
+    cluster: Arc<FakeCluster>,
+    info: ClusterInfo,
+}
+
+#[async_trait]
+impl Session for FakeSession {
+    fn info(&self) -> &ClusterInfo {
+        &self.info
+    }
+
+    async fn renew(&self, key: &PublicKey, ttl: Duration) -> Result<Certificates, Failure> {
+        self.cluster.state().log.push("renew".into());
+        let delay = self.cluster.state().delay;
+        tokio::time::sleep(delay).await;
+        refuse(self.cluster.state().renew.as_ref())?;
+        Ok(self.cluster.certificates(key, ttl))
+    }
+
+    async fn issue(&self, order: &Order) -> Result<Issued, Failure> {
+        let Target::Application(name) = &order.target else { panic!("only applications here") };
+        self.cluster.state().log.push(format!("issue {name}"));
+        refuse(self.cluster.state().issue.get(name))?;
+        let tls = TlsCertificate::parse(self.cluster.leaf(&order.key, order.ttl, None).as_bytes()).unwrap();
+        Ok(Issued { tls, ssh: None })
+    }
+
+    async fn authorities(&self) -> Result<Arc<Authorities>, Failure> {
+        let tls_certificates = vec![self.cluster.authority.clone()];
+        let authority = Authority { cluster: self.info.name.clone(), tls_certificates, ssh_keys: vec![] };
+        Ok(Arc::new(Authorities { user: vec![authority], ..Authorities::default() }))
+    }
+
+    async fn rotations(&self) -> Result<BoxStream<'static, Result<(), Failure>>, Failure> {
+        Ok(Box::pin(futures::stream::pending()))
+    }
+}
+
+/// A destination in memory whose writes can be refused, and which logs into the cluster's log.
+pub struct FakeDestination {
+    pub files: Mutex<HashMap<String, Vec<u8>>>,
+    pub refuse: Mutex<Option<Failure>>,
+    pub writes: Mutex<usize>,
+    name: String,
+    state: Arc<Mutex<State>>,
+}
+
+impl FakeDestination {
+    pub fn new(name: &str, cluster: &FakeCluster) -> Arc<Self> {
+        let (files, refuse, writes) = Default::default();
+        Arc::new(Self { files, refuse, writes, name: name.into(), state: cluster.state.clone() })
+    }
+
+    pub fn text(&self, name: &str) -> String {
+        String::from_utf8(self.files.lock().unwrap().get(name).cloned().unwrap_or_default()).unwrap()
+    }
+
+    pub fn writes(&self) -> usize {
+        *self.writes.lock().unwrap()
+    }
+}
+
+#[async_trait]
+impl Destination for FakeDestination {
+    fn description(&self) -> String {
+        format!("memory: {}", self.name)
+    }
+
+    fn directory(&self) -> Option<&Path> {
+        None
+    }
+
+    async fn prepare(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn lock(&self) -> Result<Box<dyn Send + Sync>, Failure> {
+        Ok(Box::new(()))
+    }
+
+    async fn write(&self, files: Vec<OutputFile>) -> Result<(), Failure> {
+        refuse(self.refuse.lock().unwrap().as_ref())?;
+        self.state.lock().unwrap().log.push(format!("write {}", self.name));
+        *self.writes.lock().unwrap() += 1;
+        for file in files {
+            self.files.lock().unwrap().insert(file.path.to_string(), file.contents.to_vec());
+        }
+        Ok(())
+    }
+
+    async fn read(&self, path: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+        Ok(self.files.lock().unwrap().get(path).cloned().map(Zeroizing::new))
+    }
+}
+
+/// An output that writes key and certificate of the application named by its configuration (the bare name, not JSON).
+pub struct FakeOutput(pub OutputDescription);
+
+#[async_trait]
+impl Output for FakeOutput {
+    fn description(&self) -> &OutputDescription {
+        &self.0
+    }
+
+    async fn plan(&self, config: &str) -> Result<OutputPlan, Failure> {
+        let files = vec!["tlscert".into(), "key".into()];
+        Ok(OutputPlan { target: Target::Application(config.into()), files, formats: vec![] })
+    }
+
+    async fn render(&self, config: &str, material: &Material) -> Result<Vec<RenderedFile>, Failure> {
+        assert_ne!(config, "panics", "this plugin adapter has a defect");
+        let file = |path: &str, piece| RenderedFile { path: path.into(), pieces: vec![piece] };
+        let certificate = Piece::Bytes(material.tls.pem.clone().into_bytes());
+        Ok(vec![file("tlscert", certificate), file("key", Piece::PrivateKey(KeyEncoding::TraditionalPem))])
+    }
+}
+
+pub struct FakeMethod(pub MethodDescription);
+
+#[async_trait]
+impl JoinMethod for FakeMethod {
+    fn description(&self) -> &MethodDescription {
+        &self.0
+    }
+
+    async fn prove(&self, _config: &str, _attempt: Attempt) -> Result<JoinProof, Failure> {
+        Ok(JoinProof::Secret)
+    }
+}
+
+/// An SSH certificate for `key` that nobody signed: enough for whoever only reads it (PROTOCOL.certkeys).
+fn ssh_certificate(key: &PublicKey) -> String {
+    let wire = key.ssh_wire();
+    let kind = "ecdsa-sha2-nistp256-cert-v01@openssh.com";
+    let string = |out: &mut Vec<u8>, bytes: &[u8]| {
+        out.extend_from_slice(&u32::try_from(bytes.len()).unwrap().to_be_bytes());
+        out.extend_from_slice(bytes);
+    };
+    let mut out = Vec::new();
+    string(&mut out, kind.as_bytes());
+    string(&mut out, b"nonce");
+    out.extend_from_slice(&wire[4 + "ecdsa-sha2-nistp256".len()..]);
+    out.extend_from_slice(&[0; 8]);
+    out.extend_from_slice(&1u32.to_be_bytes());
+    string(&mut out, b"bot-test");
+    let mut principals = Vec::new();
+    string(&mut principals, b"-teleport-internal-join");
+    string(&mut out, &principals);
+    out.extend_from_slice(&[0; 8]);
+    out.extend_from_slice(&[0xff; 8]);
+    format!("{kind} {}\n", base64::engine::general_purpose::STANDARD.encode(out))
+}
