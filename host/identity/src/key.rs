@@ -4,7 +4,7 @@ use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::{rsa, signature};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use pkcs8::der::asn1::OctetStringRef;
+use pkcs8::der::asn1::{AnyRef, OctetStringRef};
 use pkcs8::der::{Decode, Encode};
 use pkcs8::{AlgorithmIdentifierRef, ObjectIdentifier, PrivateKeyInfoRef};
 use sha2::{Digest, Sha256};
@@ -40,8 +40,8 @@ pub enum KeyEncoding {
 /// A key that cannot be read or made. Never holds key material.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// not a PEM private key in PKCS#1 or PKCS#8
-    #[error("not a PEM private key in PKCS#1 or PKCS#8 form")]
+    /// not a PEM private key in PKCS#8, PKCS#1 or SEC1
+    #[error("not a PEM private key in PKCS#8, PKCS#1 or SEC1 form")]
     Malformed,
     /// neither RSA, ECDSA P-256 nor Ed25519
     #[error("key algorithm is none of RSA, ECDSA P-256, Ed25519")]
@@ -82,7 +82,7 @@ impl PrivateKey {
         Self::from_pkcs8(Zeroizing::new(pkcs8))
     }
 
-    /// Reads PKCS#1 (`RSA PRIVATE KEY`) or PKCS#8 (`PRIVATE KEY`) PEM; text behind the block is ignored.
+    /// Reads PKCS#8 (`PRIVATE KEY`), PKCS#1 (`RSA PRIVATE KEY`) or SEC1 (`EC PRIVATE KEY`, P-256) PEM; text behind the block is ignored.
     ///
     /// # Errors
     /// [`KeyError::Malformed`], [`KeyError::Algorithm`].
@@ -97,14 +97,17 @@ impl PrivateKey {
         let der = Zeroizing::new(BASE64.decode(compact.as_bytes()).map_err(|_| KeyError::Malformed)?);
         match label {
             "PRIVATE KEY" => Self::from_pkcs8(der),
-            "RSA PRIVATE KEY" => {
-                let algorithm = AlgorithmIdentifierRef { oid: RSA, parameters: Some(pkcs8::der::AnyRef::NULL) };
-                let octets = OctetStringRef::new(&der).map_err(|_| KeyError::Malformed)?;
-                let info = PrivateKeyInfoRef::new(algorithm, octets);
-                Self::from_pkcs8(Zeroizing::new(info.to_der().map_err(|_| KeyError::Malformed)?))
-            }
+            "RSA PRIVATE KEY" => Self::from_bare(RSA, AnyRef::NULL, &der),
+            "EC PRIVATE KEY" => Self::from_bare(EC, AnyRef::from(&P256), &der),
             _ => Err(KeyError::Malformed),
         }
+    }
+
+    /// Wraps a key without its algorithm (PKCS#1, SEC1) into PKCS#8.
+    fn from_bare(oid: ObjectIdentifier, parameters: AnyRef<'_>, der: &[u8]) -> Result<Self, KeyError> {
+        let octets = OctetStringRef::new(der).map_err(|_| KeyError::Malformed)?;
+        let info = PrivateKeyInfoRef::new(AlgorithmIdentifierRef { oid, parameters: Some(parameters) }, octets);
+        Self::from_pkcs8(Zeroizing::new(info.to_der().map_err(|_| KeyError::Malformed)?))
     }
 
     fn from_pkcs8(pkcs8: Zeroizing<Vec<u8>>) -> Result<Self, KeyError> {

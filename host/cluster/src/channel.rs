@@ -1,0 +1,105 @@
+//! One HTTP/2 connection over TLS that is ours: ALPN and SNI by hand, no delay, refusals seen at connect time.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::address::Route;
+use crate::error::{RouteError, explain};
+
+/// The name that every auth and proxy host certificate carries (wire §0.1).
+pub(crate) const API_DOMAIN: &str = "teleport.cluster.local";
+/// Bound on connecting and on any one call (wire §0.1).
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Servers allow one ping a minute, also without a stream (wire §f.1).
+const PING_INTERVAL: Duration = Duration::from_secs(61);
+/// A server's settings arrive in a millisecond; a refused certificate as an alert in their place (rust-wire §3).
+const PEEK: Duration = Duration::from_secs(2);
+/// The largest answer that is read: a thousand resources of a few KiB, and room.
+pub(crate) const ANSWER_BYTES: usize = 32 << 20;
+
+/// A connection that says which version it speaks.
+pub(crate) type Connection = InterceptedService<Channel, SpeaksVersion>;
+
+/// Adds the metadata key `version` (wire §f.3).
+#[derive(Clone)]
+pub(crate) struct SpeaksVersion(MetadataValue<Ascii>);
+
+impl Interceptor for SpeaksVersion {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+        request.metadata_mut().insert("version", self.0.clone());
+        Ok(request)
+    }
+}
+
+/// Opens a connection and keeps it: it is opened again, by the same rules, where it breaks.
+pub(crate) async fn open(
+    route: &Route,
+    server_name: &str,
+    config: Arc<ClientConfig>,
+    version: &str,
+) -> Result<Connection, RouteError> {
+    let version = version.parse().map_err(|_| RouteError::connection("the version is not a metadata value"))?;
+    let name = ServerName::try_from(server_name.to_owned())
+        .map_err(|_| RouteError::connection(format_args!("`{server_name}` is not a server name")))?;
+    let (host, port) = (route.host.clone(), route.port);
+    let shows_certificate = config.client_auth_cert_resolver.has_certs();
+    let connector = tower::service_fn(move |_: Uri| {
+        let (host, name, config) = (host.clone(), name.clone(), config.clone());
+        async move {
+            let stream = dial(&host, port, name, config).await?;
+            let mut stream = BufReader::new(stream);
+            if shows_certificate && let Ok(seen) = tokio::time::timeout(PEEK, stream.fill_buf()).await {
+                seen?;
+            }
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        }
+    });
+    let endpoint = Endpoint::from_static("https://teleport.cluster.local")
+        .timeout(CALL_TIMEOUT)
+        .connect_timeout(CALL_TIMEOUT)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(CALL_TIMEOUT)
+        .keep_alive_while_idle(true);
+    let channel = endpoint.connect_with_connector(connector).await;
+    let channel = channel.map_err(|e| RouteError::connection(explain(route, &e)))?;
+    Ok(InterceptedService::new(channel, SpeaksVersion(version)))
+}
+
+async fn dial(
+    host: &str,
+    port: u16,
+    name: ServerName<'static>,
+    config: Arc<ClientConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let connecting = async {
+        let tcp = TcpStream::connect((host, port)).await?;
+        // Without it every call waits for the peer's delayed acknowledgement, 44 ms (rust-wire §3).
+        tcp.set_nodelay(true)?;
+        TlsConnector::from(config).connect(name, tcp).await
+    };
+    match tokio::time::timeout(CALL_TIMEOUT, connecting).await {
+        Ok(connected) => connected,
+        Err(_) => {
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", CALL_TIMEOUT.as_secs())))
+        }
+    }
+}
+
+/// The protocol name that makes a proxy hand a connection to the auth server of `cluster` (wire §f.2.A).
+pub(crate) fn auth_protocol(cluster: &str) -> String {
+    let hex: String = cluster.bytes().map(|byte| format!("{byte:02x}")).collect();
+    format!("teleport-auth@{hex}.{API_DOMAIN}")
+}

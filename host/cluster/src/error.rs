@@ -1,0 +1,203 @@
+//! What went wrong on the wire, in words that say what to do (wire §j, rust-wire §8).
+
+use std::error::Error;
+use std::fmt;
+
+use identity::{Failure, FailureKind};
+use tonic::Code;
+
+use crate::address::Route;
+
+/// Why one route did not work, and whether another may.
+#[derive(Debug)]
+pub(crate) struct RouteError {
+    /// The connection itself failed: another route may work.
+    pub(crate) connection: bool,
+    pub(crate) failure: Failure,
+}
+
+impl RouteError {
+    pub(crate) fn connection(message: impl fmt::Display) -> Self {
+        Self { connection: true, failure: Failure::new(FailureKind::Unavailable, message.to_string()) }
+    }
+
+    pub(crate) fn answer(failure: Failure) -> Self {
+        Self { connection: false, failure }
+    }
+}
+
+/// One failure for everything that was tried.
+pub(crate) fn none_worked(what: &str, tried: Vec<(Route, RouteError)>) -> Failure {
+    let kind = tried.last().map_or(FailureKind::Unavailable, |(_, error)| error.failure.kind);
+    let each: Vec<_> = tried
+        .iter()
+        .map(|(route, error)| format!("{route} as {}: {}", route.service(), error.failure.message))
+        .collect();
+    Failure::new(kind, format!("{what}: {}", each.join("; ")))
+}
+
+/// Why a connection or TLS handshake to `route` failed.
+pub(crate) fn explain(route: &Route, error: &(dyn Error + 'static)) -> String {
+    let mut source = Some(error);
+    while let Some(current) = source {
+        if let Some(tls) = current.downcast_ref::<rustls::Error>() {
+            return explain_tls(route, tls);
+        }
+        if let Some(io) = current.downcast_ref::<std::io::Error>() {
+            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+                return explain_tls(route, tls);
+            }
+            if io.kind() == std::io::ErrorKind::UnexpectedEof {
+                return format!("{route} closed the connection during TLS: wrong port or cluster name");
+            }
+            if io.get_ref().is_none() {
+                return io.to_string();
+            }
+        }
+        source = current.source();
+    }
+    root(error).to_string()
+}
+
+fn explain_tls(route: &Route, error: &rustls::Error) -> String {
+    use rustls::{AlertDescription, CertificateError, Error as Tls};
+    match error {
+        Tls::InvalidCertificate(CertificateError::UnknownIssuer) => format!(
+            "the certificate of {route} is not signed by a trusted authority: check `ca_pins`, `ca_path` or SSL_CERT_FILE, and whether the address is a proxy or an auth server"
+        ),
+        Tls::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => {
+            format!("the certificate of {route} is for another name: use the name that the certificate holds")
+        }
+        Tls::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            format!("the certificate of {route} has expired, or this machine's clock is wrong")
+        }
+        Tls::InvalidMessage(_) => format!("{route} does not speak TLS"),
+        Tls::AlertReceived(AlertDescription::CertificateExpired) => {
+            "the cluster says that the bot's certificate has expired".into()
+        }
+        Tls::AlertReceived(AlertDescription::UnknownCA | AlertDescription::BadCertificate) => {
+            "the cluster does not accept the bot's certificate: is it of this cluster, and not expired?".into()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut current = error;
+    while let Some(next) = current.source() {
+        current = next;
+    }
+    current
+}
+
+/// A gRPC status as a failure (wire §j.1, §j.3).
+pub(crate) fn status(route: &Route, status: &tonic::Status) -> Failure {
+    let message = status.message();
+    let kind = match status.code() {
+        Code::Unavailable
+        | Code::DeadlineExceeded
+        | Code::ResourceExhausted
+        | Code::Aborted
+        | Code::FailedPrecondition => FailureKind::Unavailable,
+        // The client's own timeout and cut connections arrive under these.
+        Code::Cancelled => FailureKind::Unavailable,
+        Code::Unknown | Code::Internal if status.source().is_some() || message.contains("transport error") => {
+            FailureKind::Unavailable
+        }
+        Code::PermissionDenied if message.contains("generation mismatch") || message.contains("lock targeting") => {
+            return Failure::new(
+                FailureKind::Revoked,
+                format!(
+                    "{message}: another copy of this identity was used, or an operator locked the bot; remove the lock (`tctl get locks`), create a new token and set `onboarding.token`"
+                ),
+            );
+        }
+        Code::Unimplemented => FailureKind::Unsupported,
+        _ => FailureKind::Denied,
+    };
+    if message.contains("client version is unsupported") {
+        return Failure::new(
+            FailureKind::Unsupported,
+            format!("{message}: this build speaks version {}", crate::version::CLIENT),
+        );
+    }
+    let words = match status.source() {
+        Some(source) if kind == FailureKind::Unavailable => format!("{route}: {}", explain(route, source)),
+        _ if message.is_empty() => format!("{route} answered {:?}", status.code()),
+        _ => message.to_owned(),
+    };
+    Failure::new(kind, words)
+}
+
+/// An HTTP answer other than 200 as a failure (wire §j.2).
+pub(crate) fn http(code: u16, body: &[u8]) -> Failure {
+    let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let message = json.pointer("/error/message").or_else(|| json.get("message")).and_then(|text| text.as_str());
+    let words = message.map_or_else(|| format!("HTTP status {code}"), str::to_owned);
+    let kind = match code {
+        429 | 502..=504 => FailureKind::Unavailable,
+        404 | 501 => FailureKind::Unsupported,
+        _ => FailureKind::Denied,
+    };
+    if words.contains("token expired or not found") || words.contains("token is not valid") {
+        let remedy = "the token is wrong, expired or already used: create a new one and set `onboarding.token`";
+        return Failure::new(FailureKind::Denied, format!("{words}; {remedy}"));
+    }
+    Failure::new(kind, words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route() -> Route {
+        Route { proxy: true, host: "localhost".into(), port: 3080 }
+    }
+
+    #[test]
+    fn the_recorded_refusal_of_a_token_keeps_its_words_and_gets_a_remedy() {
+        let text = std::fs::read_to_string(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../tests/recordings/v15/join-http/wrong.json"
+        ))
+        .unwrap();
+        let recorded: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let failure = http(403, recorded["response"].as_str().unwrap().as_bytes());
+        assert_eq!(failure.kind, FailureKind::Denied);
+        assert!(
+            failure.message.starts_with("\"\" can not join the cluster with role \"Bot\", token expired or not found")
+        );
+        assert!(failure.message.contains("create a new one"));
+    }
+
+    #[test]
+    fn a_lock_and_a_generation_mismatch_are_told_apart_from_a_refusal() {
+        for (message, kind) in [
+            ("renewable cert generation mismatch: stored=2, presented=1", FailureKind::Revoked),
+            ("lock targeting User:\"bot-x\" is in force: gone", FailureKind::Revoked),
+            ("user \"bot-x\" has requested role impersonation for [\"x\"]", FailureKind::Denied),
+        ] {
+            assert_eq!(status(&route(), &tonic::Status::permission_denied(message)).kind, kind, "{message}");
+        }
+        assert_eq!(status(&route(), &tonic::Status::unavailable("x")).kind, FailureKind::Unavailable);
+        assert_eq!(status(&route(), &tonic::Status::unimplemented("x")).kind, FailureKind::Unsupported);
+    }
+
+    #[test]
+    fn one_message_names_every_address_and_its_reason() {
+        let auth = Route { proxy: false, ..route() };
+        let tried = vec![(route(), RouteError::connection("refused")), (auth, RouteError::connection("no TLS"))];
+        let failure = none_worked("the cluster cannot be reached", tried);
+        assert_eq!(
+            failure.message,
+            "the cluster cannot be reached: localhost:3080 as proxy: refused; localhost:3080 as auth server: no TLS"
+        );
+    }
+
+    #[test]
+    fn a_page_of_html_is_not_shown_as_a_message() {
+        assert_eq!(http(502, b"<html>").message, "HTTP status 502");
+    }
+}

@@ -1,0 +1,239 @@
+//! Certificates for outputs: impersonation, look-up, route (wire §f.6–f.8).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use identity::{
+    Clock, ClusterInfo, Failure, FailureKind, Identity, Issued, KeyAlgorithm, Order, PrivateKey, PublicKey,
+    SshCertificate, Target, TlsCertificate,
+};
+use tokio::sync::{Mutex, OnceCell};
+use tokio::time::Instant;
+
+use crate::channel::{API_DOMAIN, auth_protocol, open};
+use crate::session::{Caller, certify};
+use crate::sessions::SessionWatch;
+use crate::trust::{ClientCertificate, Trust, client_config};
+use crate::version::{Major, client_version};
+use crate::wire::proto::paginated_resource::Resource;
+use crate::wire::proto::{
+    CreateAppSessionRequest, ListResourcesRequest, RouteToApp, RouteToDatabase, UserCertsRequest,
+};
+use crate::wire::types::{AppServerV3, DatabaseServerV3};
+
+/// One impersonated identity serves all outputs of a pass; sessions live as long as it, so a later pass takes a new one.
+const PASS: Duration = Duration::from_secs(60);
+/// Resources asked for at once, as the original does.
+const PAGE: i32 = 1000;
+
+/// Roles and life: what outputs must have in common to share an impersonated identity.
+type Sharing = (Vec<String>, Duration);
+
+pub(crate) struct Issuer {
+    bot: Caller,
+    identity: Arc<Identity>,
+    info: ClusterInfo,
+    clock: Arc<dyn Clock>,
+    default_roles: Vec<String>,
+    sessions: SessionWatch,
+    impersonated: Mutex<HashMap<Sharing, (Instant, Arc<OnceCell<Caller>>)>>,
+}
+
+impl Issuer {
+    pub(crate) fn new(
+        bot: Caller,
+        identity: Arc<Identity>,
+        info: ClusterInfo,
+        clock: Arc<dyn Clock>,
+        default_roles: Vec<String>,
+    ) -> Self {
+        let sessions = SessionWatch::new(bot.clone(), identity.user().to_owned());
+        Self { bot, identity, info, clock, default_roles, sessions, impersonated: Mutex::default() }
+    }
+
+    pub(crate) async fn issue(&self, order: &Order) -> Result<Issued, Failure> {
+        let roles = if order.roles.is_empty() { &self.default_roles } else { &order.roles };
+        let mut request = self.request(roles, order.ttl);
+        match &order.target {
+            Target::Identity(leaf) => {
+                if let Some(leaf) = leaf {
+                    request.route_to_cluster.clone_from(leaf);
+                }
+                self.sign(request, &order.key).await
+            }
+            Target::Application(name) => self.application(name, roles, request, order).await,
+            Target::Database { service, username, database } => {
+                let asker = self.impersonate(roles, order.ttl).await?;
+                let protocol = self.database_protocol(&asker, service, roles).await?;
+                let username = if protocol == "redis" && username.is_empty() { "default" } else { username };
+                request.route_to_database = Some(RouteToDatabase {
+                    service_name: service.clone(),
+                    protocol,
+                    username: username.to_owned(),
+                    database: database.clone(),
+                    roles: vec![],
+                });
+                self.sign(request, &order.key).await
+            }
+            Target::Kubernetes(_) | Target::SshHost(_) => {
+                Err(Failure::new(FailureKind::Unsupported, "kubernetes and ssh_host outputs are not supported yet"))
+            }
+        }
+    }
+
+    async fn application(
+        &self,
+        name: &str,
+        roles: &[String],
+        mut request: UserCertsRequest,
+        order: &Order,
+    ) -> Result<Issued, Failure> {
+        let asker = self.impersonate(roles, order.ttl).await?;
+        let predicate = format!("name == {}", quoted(name));
+        let servers = self.list(&asker, "app_server", predicate).await?;
+        let spec = servers
+            .into_iter()
+            .find_map(|resource| match resource {
+                Resource::AppServer(AppServerV3 { spec: Some(server), .. }) => server.app.and_then(|app| app.spec),
+                _ => None,
+            })
+            .ok_or_else(|| not_found("app", name, roles))?;
+        let mut route = RouteToApp {
+            name: name.to_owned(),
+            public_addr: spec.public_addr.clone(),
+            cluster_name: self.info.name.clone(),
+            ..RouteToApp::default()
+        };
+        if Major::parse(&self.info.version).split_keys() {
+            route.uri = spec.uri;
+            request.route_to_app = Some(route);
+            return self.sign(request, &order.key).await;
+        }
+        let announced = self.sessions.listen().await;
+        let create = CreateAppSessionRequest {
+            username: self.identity.user().to_owned(),
+            public_addr: spec.public_addr,
+            cluster_name: self.info.name.clone(),
+            ..CreateAppSessionRequest::default()
+        };
+        let created = asker.call(asker.auth().create_app_session(create)).await?;
+        let session =
+            created.session.and_then(|session| session.metadata).map(|metadata| metadata.name).unwrap_or_default();
+        route.session_id.clone_from(&session);
+        request.route_to_app = Some(route);
+        let issued = self.sign(request, &order.key).await?;
+        // Until then the proxy answers 403 (rust-wire §4).
+        self.sessions.visible(&asker, &session, announced).await?;
+        Ok(issued)
+    }
+
+    async fn database_protocol(&self, asker: &Caller, service: &str, roles: &[String]) -> Result<String, Failure> {
+        let name = quoted(service);
+        let predicate = format!(r#"(name == {name}) || (labels["teleport.internal/discovered-name"] == {name})"#);
+        let servers = self.list(asker, "db_server", predicate).await?;
+        let spec = servers.into_iter().find_map(|resource| match resource {
+            Resource::DatabaseServer(DatabaseServerV3 { spec: Some(server), .. }) => {
+                server.database.and_then(|db| db.spec)
+            }
+            _ => None,
+        });
+        Ok(spec.ok_or_else(|| not_found("database", service, roles))?.protocol)
+    }
+
+    async fn list(&self, asker: &Caller, kind: &str, predicate_expression: String) -> Result<Vec<Resource>, Failure> {
+        let request = ListResourcesRequest {
+            resource_type: kind.to_owned(),
+            namespace: "default".into(),
+            limit: PAGE,
+            predicate_expression,
+            ..ListResourcesRequest::default()
+        };
+        let answer = asker.call(asker.auth().list_resources(request)).await?;
+        Ok(answer.resources.into_iter().filter_map(|resource| resource.resource).collect())
+    }
+
+    /// The connection of the impersonated identity that these outputs share.
+    async fn impersonate(&self, roles: &[String], ttl: Duration) -> Result<Caller, Failure> {
+        let cell = {
+            let mut all = self.impersonated.lock().await;
+            all.retain(|_, (made, _)| made.elapsed() < PASS);
+            all.entry((roles.to_vec(), ttl)).or_insert_with(|| (Instant::now(), Arc::default())).1.clone()
+        };
+        cell.get_or_try_init(|| self.connect_impersonated(roles, ttl)).await.cloned()
+    }
+
+    async fn connect_impersonated(&self, roles: &[String], ttl: Duration) -> Result<Caller, Failure> {
+        let internal = |e: identity::KeyError| Failure::new(FailureKind::Internal, e.to_string());
+        let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).map_err(internal)?;
+        let issued = self.sign(self.request(roles, ttl), key.public_key()).await?;
+        let route = self.bot.route.clone();
+        let routed = auth_protocol(&self.info.name);
+        let alpn: &[&str] = if route.proxy { &[&routed, "h2"] } else { &["h2"] };
+        let client = ClientCertificate { der: &issued.tls.der, pkcs8: key.pkcs8_der() };
+        // The answer holds the user authority only: the host authority is the bot's own (rust-wire §4).
+        let tls = client_config(&Trust::Only(self.identity.tls_authorities.clone()), Some(client), alpn)?;
+        let opened = open(&route, API_DOMAIN, tls, &client_version(&self.info.version)).await;
+        let connection = opened.map_err(|e| e.failure.context("connection as the impersonated roles"))?;
+        Ok(Caller { route, connection, in_flight: self.bot.in_flight.clone() })
+    }
+
+    fn request(&self, roles: &[String], ttl: Duration) -> UserCertsRequest {
+        UserCertsRequest {
+            username: self.identity.user().to_owned(),
+            expires: Some(prost_types::Timestamp { seconds: self.clock.now().plus(ttl).0, nanos: 0 }),
+            route_to_cluster: self.info.name.clone(),
+            role_requests: roles.to_vec(),
+            use_role_requests: true,
+            ..UserCertsRequest::default()
+        }
+    }
+
+    async fn sign(&self, mut request: UserCertsRequest, key: &PublicKey) -> Result<Issued, Failure> {
+        certify(&mut request, key, &self.info.version);
+        let roles = request.role_requests.join(", ");
+        let answer = self.bot.call(self.bot.auth().generate_user_certs(request)).await;
+        let certs = answer.map_err(|e| match e.kind {
+            FailureKind::Denied => e.context(format_args!("certificate with the roles [{roles}]")),
+            _ => e,
+        })?;
+        let unusable = |e: &dyn std::fmt::Display| {
+            Failure::new(FailureKind::Denied, format!("what the cluster issued cannot be used: {e}"))
+        };
+        let tls = TlsCertificate::parse(&certs.tls).map_err(|e| unusable(&e))?;
+        if !tls.matches(key) {
+            return Err(unusable(&"it certifies another key than the one sent"));
+        }
+        let ssh = match certs.ssh.is_empty() {
+            true => None,
+            false => Some(SshCertificate::parse(&String::from_utf8_lossy(&certs.ssh)).map_err(|e| unusable(&e))?),
+        };
+        Ok(Issued { tls, ssh })
+    }
+}
+
+fn not_found(what: &str, name: &str, roles: &[String]) -> Failure {
+    let message = format!("{what} {name:?} not found, or not allowed for the roles [{}]", roles.join(", "));
+    Failure::new(FailureKind::Denied, message)
+}
+
+/// A string of the predicate language.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_leave_its_quotes() {
+        assert_eq!(quoted(r#"a" || true || "\"#), r#""a\" || true || \"\\""#);
+    }
+
+    #[test]
+    fn what_is_not_found_keeps_the_originals_words() {
+        let failure = not_found("app", "nope", &["machine".into()]);
+        assert!(failure.message.starts_with("app \"nope\" not found"), "{failure}");
+    }
+}

@@ -1,0 +1,25 @@
+//! The wire: how a Teleport cluster is found, trusted, joined and asked (`spec/wire.md`).
+//!
+//! [`TeleportCluster`] implements [`identity::Cluster`]. What differs between versions is decided here, in [`version`], and nowhere else.
+
+mod address;
+mod channel;
+mod connect;
+mod discovery;
+mod error;
+mod http_join;
+mod issue;
+mod join;
+mod session;
+mod sessions;
+mod trust;
+mod version;
+
+/// Messages and clients made from our own protobuf files, one module for each package.
+#[allow(missing_docs, clippy::all)]
+pub mod wire {
+    tonic::include_proto!("wire");
+}
+
+pub use address::{Address, AddressKind};
+pub use connect::{ClusterConfig, TeleportCluster};

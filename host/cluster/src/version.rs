@@ -1,0 +1,58 @@
+//! The one place that decides by the cluster's version.
+
+/// What the agent says it is where the cluster's version is not known yet: the version whose wire was recorded.
+pub(crate) const CLIENT: &str = "15.0.0";
+
+/// A cluster's version, as far as it decides about the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Major(pub(crate) u32);
+
+impl Major {
+    /// Reads `15.0.0-dev`; what cannot be read counts as 15.
+    pub(crate) fn parse(version: &str) -> Self {
+        Self(version.trim_start_matches('v').split('.').next().and_then(|major| major.parse().ok()).unwrap_or(15))
+    }
+
+    /// Keys go out as one SSH and one TLS key, in fields 22 and 23; `RouteToApp` needs no session (wire §p).
+    pub(crate) fn split_keys(self) -> bool {
+        self >= Self(17)
+    }
+
+    /// `RegisterUsingToken` over gRPC exists (wire §b.4).
+    pub(crate) fn grpc_join(self) -> bool {
+        self >= Self(16)
+    }
+}
+
+/// The value of the metadata key `version`: always well-formed, because an ill-formed one kills a version 15 auth server (rust-wire §4).
+/// At least [`CLIENT`]; newer clusters are told their own version, so that their gate lets us in (wire §d.5).
+pub(crate) fn client_version(server: &str) -> String {
+    let release = server.trim_start_matches('v').split(['-', '+']).next().unwrap_or_default();
+    let numbers: Option<Vec<u32>> = release.split('.').map(|part| part.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([major, minor, patch]) if *major > 15 => format!("{major}.{minor}.{patch}"),
+        _ => CLIENT.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_as_version_is_always_well_formed() {
+        for (server, sent) in [
+            ("15.0.0-dev", "15.0.0"),
+            ("12.1.3", "15.0.0"),
+            ("18.2.5-alpha.1", "18.2.5"),
+            ("", "15.0.0"),
+            ("nonsense", "15.0.0"),
+            ("17.1", "15.0.0"),
+            ("18.-1.0", "15.0.0"),
+        ] {
+            assert_eq!(client_version(server), sent, "{server}");
+        }
+        assert!(Major::parse("17.0.0").split_keys() && !Major::parse("16.9.9").split_keys());
+        assert!(Major::parse("16.0.0").grpc_join() && !Major::parse("x").grpc_join());
+    }
+}
