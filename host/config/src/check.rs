@@ -1,0 +1,142 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::destination::DestinationConfig;
+use crate::file::Draft;
+use crate::mistake::{Mistakes, Place, Report};
+use crate::{Config, format_duration, output, plugin};
+
+/// Life of certificates unless told otherwise (surface §B.4).
+const DEFAULT_TTL: Duration = Duration::from_secs(60 * 60);
+/// Time between renewals unless told otherwise (surface §B.4).
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(20 * 60);
+/// What the newest original warns of (surface §B.7).
+const LONGEST_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The rules between the parts, and the defaults. `insecure` is the flag, which the checks do not see (surface §A.6).
+pub(crate) fn finish(
+    source: Option<PathBuf>,
+    mut draft: Draft,
+    insecure: bool,
+    mut report: Report,
+) -> Result<Config, Mistakes> {
+    let whole = source.as_deref().map(Place::file).unwrap_or_default();
+    check_address(&draft, &whole, &mut report);
+    check_onboarding(&draft, &whole, &mut report);
+    let (ttl, renewal_interval) = lifetimes(&draft, &mut report);
+    for output in &draft.outputs {
+        output.check_lifetimes(draft.oneshot, &mut report);
+    }
+    output::name(&mut draft.outputs, &mut report);
+    plugin::check_names(&draft.plugins, &mut report);
+    let storage = draft.storage.take();
+    check_destinations(&draft, storage.as_ref().map(|(_, storage)| storage), &mut report);
+    // What was found first may stand further below: people read files from the top.
+    let order = |mistake: &crate::Mistake| (mistake.file.is_none(), mistake.line, mistake.column);
+    report.mistakes.sort_by_key(order);
+    let address = draft.addresses.into_iter().next();
+    let (Some(address), true) = (address, report.mistakes.is_empty()) else {
+        return Err(Mistakes(report.mistakes));
+    };
+    Ok(Config {
+        source,
+        address,
+        onboarding: draft.onboarding.unwrap_or_default(),
+        storage: storage.map_or_else(DestinationConfig::default_storage, |(_, storage)| storage),
+        outputs: draft.outputs,
+        plugins: draft.plugins,
+        ttl,
+        renewal_interval,
+        oneshot: draft.oneshot,
+        debug: draft.debug,
+        insecure: insecure || draft.insecure.is_some(),
+        diag_addr: draft.diag_addr,
+        warnings: report.warnings,
+    })
+}
+
+fn check_address(draft: &Draft, whole: &Place, report: &mut Report) {
+    if !draft.addressed {
+        let message = "an auth or proxy server must be set via --auth-server, --proxy-server or configuration";
+        report.mistake(whole, message);
+    }
+    if draft.addresses.len() > 1 {
+        let message = "an auth and a proxy server are given: remove one of the two";
+        report.mistake(&draft.address_place, message);
+    }
+}
+
+fn check_onboarding(draft: &Draft, whole: &Place, report: &mut Report) {
+    let Some(onboarding) = &draft.onboarding else {
+        if !draft.onboarded {
+            report
+                .mistake(whole, "join method must be provided: add `onboarding` with `join_method`, or --join-method");
+        }
+        return;
+    };
+    if onboarding.join_method.is_empty() {
+        let message = "join method must be provided: add `join_method: token` or another method, or --join-method";
+        report.mistake(&onboarding.place("join_method"), message);
+    }
+    let (pins, path) = (!onboarding.ca_pins.is_empty(), onboarding.ca_path.is_some());
+    if pins && path {
+        let message = "the options ca-pin and ca-path are mutually exclusive: remove one of the two";
+        report.mistake(&onboarding.place("ca_path"), message);
+    }
+    if let Some(place) = &draft.insecure {
+        for (given, option) in [(pins, "ca-pin"), (path, "ca-path")] {
+            if given {
+                let message = format!("the option {option} is mutually exclusive with --insecure: remove `insecure`");
+                report.mistake(place, message);
+            }
+        }
+    }
+}
+
+/// Life and interval; warns where renewals come too late, which only matters where there is a next one.
+fn lifetimes(draft: &Draft, report: &mut Report) -> (Duration, Duration) {
+    let ttl = draft.ttl.as_ref().map_or(DEFAULT_TTL, |(_, ttl)| *ttl);
+    let interval = draft.renewal_interval.as_ref().map_or(DEFAULT_INTERVAL, |(_, interval)| *interval);
+    let given = draft.ttl.as_ref().or(draft.renewal_interval.as_ref());
+    let place = given.map(|(place, _)| place.clone()).unwrap_or_default();
+    if interval >= ttl && !draft.oneshot {
+        let message = format!(
+            "Certificate TTL ({}) is {} than the renewal interval ({}). This is likely an invalid configuration. \
+             Increase the certificate TTL or decrease the renewal interval.",
+            format_duration(ttl),
+            if interval > ttl { "shorter" } else { "no longer" },
+            format_duration(interval)
+        );
+        report.warning(&place, message);
+    }
+    if ttl > LONGEST_TTL {
+        let ttl = format_duration(ttl);
+        report.warning(&place, format!("certificate TTL ({ttl}) is longer than 24h, which the cluster may shorten"));
+    }
+    (ttl, interval)
+}
+
+/// Two sets in one place overwrite each other. Compared as written, as the original does; memory is each its own.
+fn check_destinations(draft: &Draft, storage: Option<&DestinationConfig>, report: &mut Report) {
+    let default = DestinationConfig::default_storage();
+    let path = |destination: &DestinationConfig| match destination {
+        DestinationConfig::Directory { path, .. } => Some(path.clone()),
+        DestinationConfig::Memory => None,
+    };
+    let mut seen: Vec<(PathBuf, String)> = Vec::new();
+    seen.extend(path(storage.unwrap_or(&default)).map(|path| (path, "the bot's own `storage`".to_owned())));
+    for output in &draft.outputs {
+        let Some(path) = path(&output.destination) else { continue };
+        match seen.iter().find(|(other, _)| *other == path) {
+            Some((_, owner)) => {
+                let message = format!(
+                    "Identical destinations used within config: `{}` is the directory of {owner}, too: choose another, or \
+                     one overwrites the other",
+                    path.display()
+                );
+                report.warnings.push(output.mistake("destination", message));
+            }
+            None => seen.push((path, format!("output `{}`", output.name))),
+        }
+    }
+}

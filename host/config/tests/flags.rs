@@ -1,0 +1,172 @@
+//! What flags and environment replace (surface §A.3, §A.6).
+
+use std::path::Path;
+use std::time::Duration;
+
+use config::{Config, DestinationConfig, Flags, Mistakes, ServerKind, Token, parse};
+use zeroize::Zeroizing;
+
+const FILE: &str = "\
+version: v2
+auth_server: file:1
+onboarding: {join_method: azure, token: name, ca_path: /ca, azure: {client_id: x}}
+storage: {type: directory, path: /store}
+outputs:
+  - {type: application, app_name: a, destination: {type: directory, path: /a}}
+  - {type: identity, destination: {type: directory, path: /b}}
+certificate_ttl: 2h
+renewal_interval: 30m
+diag_addr: 127.0.0.1:1
+";
+
+fn merged(text: Option<&str>, flags: &Flags) -> Result<Config, Mistakes> {
+    parse(text.map(|text| (Path::new("t.yaml"), text.as_bytes())), flags, &|_| None)
+}
+
+fn over_file(flags: Flags) -> (Config, Vec<String>) {
+    let config = merged(Some(FILE), &flags).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let warnings = config.warnings.iter().map(ToString::to_string).collect();
+    (config, warnings)
+}
+
+fn some(text: &str) -> Option<String> {
+    Some(text.to_owned())
+}
+
+fn secret(text: &str) -> Option<Zeroizing<String>> {
+    Some(Zeroizing::new(text.to_owned()))
+}
+
+#[test]
+fn without_a_file_the_flags_make_a_configuration() {
+    let flags = Flags {
+        auth_server: some("a:1"),
+        token: secret("hunter2"),
+        join_method: some("token"),
+        destination_dir: Some("/out".into()),
+        data_dir: some("memory://"),
+        oneshot: true,
+        ..Flags::default()
+    };
+    let config = merged(None, &flags).unwrap();
+    assert_eq!(config.source, None);
+    assert_eq!(config.storage, DestinationConfig::Memory);
+    assert_eq!(config.outputs.len(), 1);
+    assert_eq!((config.outputs[0].name.as_str(), config.outputs[0].kind.as_str()), ("identity-1", "identity"));
+    assert_eq!(config.outputs[0].destination, DestinationConfig::directory("/out"));
+    assert_eq!(config.outputs[0].mistake("type", "x").to_string(), "--destination-dir: x");
+    assert!(config.oneshot && config.warnings.is_empty());
+    assert!(!format!("{config:?}{flags:?}").contains("hunter2"));
+}
+
+#[test]
+fn without_anything_every_missing_thing_is_told() {
+    let message = merged(None, &Flags::default()).unwrap_err().to_string();
+    let lines: Vec<&str> = message.lines().collect();
+    assert_eq!(lines[0], "an auth or proxy server must be set via --auth-server, --proxy-server or configuration");
+    assert!(lines[1].starts_with("join method must be provided"), "{message}");
+}
+
+#[test]
+fn single_values_are_replaced_with_a_warning() {
+    let (config, warnings) = over_file(Flags {
+        proxy_server: some("proxy:443"),
+        certificate_ttl: some("3h"),
+        renewal_interval: some("10m"),
+        diag_addr: some("127.0.0.1:2"),
+        data_dir: some("/elsewhere"),
+        ..Flags::default()
+    });
+    assert_eq!((config.address.text.as_str(), config.address.kind), ("proxy:443", ServerKind::Proxy));
+    assert_eq!((config.ttl, config.renewal_interval), (Duration::from_secs(10_800), Duration::from_secs(600)));
+    assert_eq!(config.diag_addr.as_deref(), Some("127.0.0.1:2"));
+    assert_eq!(config.storage, DestinationConfig::directory("/elsewhere"));
+    assert_eq!(config.outputs.len(), 2);
+    for what in ["auth server", "certificate TTL", "renewal interval", "diagnostics address", "storage"] {
+        let start = format!("CLI parameters are overriding {what} configured in t.yaml");
+        assert!(warnings.iter().any(|warning| warning.starts_with(&start)), "{start}: {warnings:?}");
+    }
+    assert_eq!(warnings.len(), 5);
+}
+
+#[test]
+fn one_destination_directory_replaces_all_outputs() {
+    let (config, warnings) = over_file(Flags { destination_dir: Some("/only".into()), ..Flags::default() });
+    assert_eq!(config.outputs.len(), 1);
+    assert_eq!(config.outputs[0].kind, "identity");
+    assert!(warnings[0].starts_with("CLI parameters are overriding all outputs"), "{warnings:?}");
+}
+
+#[test]
+fn any_join_flag_replaces_the_whole_onboarding() {
+    let flags = Flags { token: secret("hunter2"), join_method: some("token"), ..Flags::default() };
+    let (config, warnings) = over_file(flags);
+    assert_eq!(config.onboarding.join_method, "token");
+    assert_eq!(config.onboarding.token, Some(Token::Literal(Zeroizing::new("hunter2".to_owned()))));
+    assert_eq!((config.onboarding.ca_path, config.onboarding.method_config), (None, serde_json::json!({})));
+    assert!(warnings[0].starts_with("CLI parameters are overriding onboarding config"), "{warnings:?}");
+    assert!(!warnings[0].contains("hunter2"));
+    let message = merged(Some(FILE), &Flags { token: secret("hunter2"), ..Flags::default() }).unwrap_err().to_string();
+    assert!(message.contains("join method must be provided") && !message.contains("hunter2"), "{message}");
+}
+
+#[test]
+fn switches_only_switch_on() {
+    let (config, _) = over_file(Flags { oneshot: true, debug: true, insecure: true, ..Flags::default() });
+    assert!(config.oneshot && config.debug && config.insecure);
+    let text = format!("{FILE}oneshot: true\ndebug: true\n");
+    let config = merged(Some(&text), &Flags::default()).unwrap();
+    assert!(config.oneshot && config.debug && !config.insecure);
+}
+
+/// The flag comes after the checks, the file's key does not.
+#[test]
+fn the_insecure_flag_is_let_pass_beside_pins() {
+    let pin = format!("sha256:{}", "A".repeat(64));
+    let flags = Flags {
+        auth_server: some("a"),
+        join_method: some("token"),
+        ca_pins: vec![pin.clone()],
+        insecure: true,
+        ..Flags::default()
+    };
+    let config = merged(None, &flags).unwrap();
+    assert!(config.insecure);
+    assert_eq!(config.onboarding.ca_pins, [pin.to_ascii_lowercase()]);
+}
+
+#[test]
+fn wrong_flags_are_all_named() {
+    let flags = Flags {
+        auth_server: some("a:b"),
+        join_method: some("token"),
+        ca_pins: vec!["12".to_owned()],
+        data_dir: some("s3://x"),
+        certificate_ttl: some("1"),
+        renewal_interval: some("x"),
+        ..Flags::default()
+    };
+    let message = merged(None, &flags).unwrap_err().to_string();
+    for flag in ["--auth-server: ", "--ca-pin: ", "--data-dir: ", "--certificate-ttl: ", "--renewal-interval: "] {
+        assert!(message.lines().any(|line| line.starts_with(flag)), "{flag}: {message}");
+    }
+    assert_eq!(message.lines().count(), 5, "{message}");
+}
+
+#[test]
+fn the_environment_stands_in_for_flags_that_say_nothing() {
+    let variables = |name: &str| match name {
+        "TELEPORT_AUTH_SERVER" => some("env:1"),
+        "TELEPORT_BOT_TOKEN" => some("hunter2"),
+        "TELEPORT_PROXY" => some(""),
+        _ => None,
+    };
+    let flags = Flags { join_method: some("token"), ..Flags::default() };
+    let config = parse(None, &flags, &variables).unwrap();
+    assert_eq!(config.address.text, "env:1");
+    assert_eq!(config.onboarding.token, Some(Token::Literal(Zeroizing::new("hunter2".to_owned()))));
+    let flags = Flags { proxy_server: some("flag:1"), token: secret("/etc/token"), ..flags };
+    let config = parse(None, &flags, &variables).unwrap();
+    assert_eq!((config.address.text.as_str(), config.address.kind), ("flag:1", ServerKind::Proxy));
+    assert_eq!(config.onboarding.token, Some(Token::File("/etc/token".into())));
+}
