@@ -31,7 +31,9 @@ pub use identity::{Certificates, Identity};
 pub use key::{KeyAlgorithm, KeyEncoding, KeyError, PrivateKey, PublicKey};
 pub use output::{FormatUse, Material, OutputFile, OutputPlan, Piece, RenderedFile, Target, assemble, verify_written};
 pub use path::RelativePath;
-pub use plugin::{Attempt, Format, JoinMethod, JoinProof, MethodDescription, Opening, Output, OutputDescription};
+pub use plugin::{
+    Attempt, Format, Formats, JoinMethod, JoinProof, MethodDescription, Opening, Output, OutputDescription,
+};
 pub use ssh::SshCertificate;
 pub use store::{STORE_FILES, Stored, load, token_hash};
 pub use suite::Suite;

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::{Failure, Material, OutputPlan, RenderedFile};
@@ -110,4 +112,14 @@ pub trait Format: Send + Sync {
     /// # Errors
     /// As [`Format::files`].
     async fn render(&self, config: &str, material: &Material) -> Result<Vec<RenderedFile>, Failure>;
+}
+
+/// Where an output's formats come from.
+#[async_trait]
+pub trait Formats: Send + Sync {
+    /// The format of that name.
+    ///
+    /// # Errors
+    /// [`crate::FailureKind::InvalidConfig`] where there is none.
+    async fn format(&self, name: &str) -> Result<Arc<dyn Format>, Failure>;
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::{
-    Clock, Destination, Failure, FailureKind, Format, KeyAlgorithm, Material, Order, Output, OutputFile, OutputPlan,
-    PrivateKey, RelativePath, Session, Target, Timestamp, assemble, verify_chain, verify_written,
+    Clock, Destination, Failure, FailureKind, Format, Formats, KeyAlgorithm, Material, Order, Output, OutputFile,
+    OutputPlan, PrivateKey, RelativePath, Session, Target, Timestamp, assemble, verify_chain, verify_written,
 };
 use tracing::info;
 
@@ -51,14 +51,11 @@ impl OutputJob {
     ///
     /// # Errors
     /// What the plugins say of the configuration; [`FailureKind::InvalidConfig`] where two files of one name would be written.
-    pub async fn new(
-        settings: OutputSettings,
-        resolve: &(dyn Fn(&str) -> Result<Arc<dyn Format>, Failure> + Sync),
-    ) -> Result<Self, Failure> {
+    pub async fn new(settings: OutputSettings, available: &dyn Formats) -> Result<Self, Failure> {
         let plan = settings.output.plan(&settings.options).await?;
         let mut formats = Vec::new();
         for wanted in &plan.formats {
-            let format = resolve(&wanted.name)?;
+            let format = available.format(&wanted.name).await?;
             let named = |e: Failure| e.context(format_args!("format `{}`", wanted.name));
             let files = format.files(&wanted.config).await.map_err(named)?;
             formats.push(PlannedFormat { format, name: wanted.name.clone(), config: wanted.config.clone(), files });

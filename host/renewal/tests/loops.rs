@@ -5,7 +5,7 @@ mod fakes;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fakes::{FakeCluster, FakeDestination, FakeMethod, FakeOutput, TestClock};
+use fakes::{FakeCluster, FakeDestination, FakeMethod, FakeOutput, NoFormats, TestClock};
 use identity::{Failure, FailureKind, MethodDescription, Opening};
 use renewal::{Bot, BotSettings, OutputJob, OutputSettings, Reload};
 use zeroize::Zeroizing;
@@ -57,8 +57,7 @@ impl World {
                 destination: place.clone(),
                 executable: "/usr/local/bin/tbot".into(),
             };
-            let resolve = |_: &str| Err(Failure::new(FailureKind::InvalidConfig, "no formats here"));
-            outputs.push(OutputJob::new(settings, &resolve).await.unwrap());
+            outputs.push(OutputJob::new(settings, &NoFormats).await.unwrap());
         }
         Bot { settings, outputs }
     }

@@ -248,6 +248,15 @@ impl Output for FakeOutput {
     }
 }
 
+pub struct NoFormats;
+
+#[async_trait]
+impl Formats for NoFormats {
+    async fn format(&self, _: &str) -> Result<Arc<dyn Format>, Failure> {
+        Err(Failure::new(FailureKind::InvalidConfig, "no formats here"))
+    }
+}
+
 pub struct FakeMethod(pub MethodDescription);
 
 #[async_trait]

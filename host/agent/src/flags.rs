@@ -1,0 +1,125 @@
+//! The command line (surface §A). Flags may be repeated, the last one wins; usage errors end with exit status 1, as they always have.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Short-lived credentials for machines, from a Teleport cluster.
+#[derive(Parser)]
+#[command(name = "tbot", disable_version_flag = true, args_override_self = true, arg_required_else_help = true)]
+pub(crate) struct Flags {
+    /// Show debug messages on stderr
+    #[arg(short, long, global = true, env = "TBOT_DEBUG", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) debug: bool,
+    /// Path of the configuration file
+    #[arg(short, long, global = true, value_name = "FILE", env = "TBOT_CONFIG_PATH")]
+    pub(crate) config: Option<PathBuf>,
+    /// How log lines look
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+    /// Trust the cluster on first contact without verifying it
+    #[arg(long, global = true)]
+    pub(crate) insecure: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Join the cluster and keep the outputs fresh
+    Start(Start),
+    /// Print the version
+    Version,
+    /// Compile a plugin: what the agent runs itself as, in a process of its own
+    #[command(hide = true)]
+    PluginCompile { input: PathBuf, output: PathBuf },
+}
+
+#[derive(Args)]
+#[command(args_override_self = true)]
+pub(crate) struct Start {
+    /// Address of the Auth Service, or of a Proxy Service
+    #[arg(short, long, value_name = "HOST:PORT", env = "TELEPORT_AUTH_SERVER")]
+    pub(crate) auth_server: Option<String>,
+    /// Address of the Proxy Service
+    #[arg(long, value_name = "HOST:PORT", env = "TELEPORT_PROXY")]
+    pub(crate) proxy_server: Option<String>,
+    /// Join token, or the absolute path of a file that holds it
+    #[arg(long, env = "TELEPORT_BOT_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// How to join
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) join_method: Option<String>,
+    /// Pin of the cluster's authority, sha256:<hex>; may be repeated
+    #[arg(long, value_name = "PIN", action = clap::ArgAction::Append)]
+    pub(crate) ca_pin: Vec<String>,
+    /// Where the bot keeps its own identity: a path, file:// or memory://
+    #[arg(long, alias = "storage", value_name = "PATH")]
+    pub(crate) data_dir: Option<String>,
+    /// Write one identity output here, in place of the configured outputs
+    #[arg(long, value_name = "PATH")]
+    pub(crate) destination_dir: Option<PathBuf>,
+    /// Life of certificates, such as 1h
+    #[arg(long, alias = "credential-ttl", value_name = "DURATION")]
+    pub(crate) certificate_ttl: Option<String>,
+    /// Time between renewals, such as 20m
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) renewal_interval: Option<String>,
+    /// Renew everything once and exit
+    #[arg(long)]
+    pub(crate) oneshot: bool,
+    /// Address for diagnostics
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) diag_addr: Option<String>,
+}
+
+impl Flags {
+    /// Reads the command line. Help is printed here; so are usage errors, in the original's shape.
+    pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, ExitCode> {
+        Self::try_parse_from(arguments).map_err(|error| {
+            if !error.use_stderr() {
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+            let text = error.to_string();
+            eprintln!("ERROR: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+            ExitCode::FAILURE
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Flags {
+        Flags::read(line.split(' ').map(OsString::from)).unwrap_or_else(|_| panic!("refused: {line}"))
+    }
+
+    #[test]
+    fn global_flags_stand_before_and_behind_the_command_and_the_last_one_wins() {
+        for line in ["tbot -d -c a start", "tbot start -c b -d -c a", "tbot --config=b start --config=a --debug"] {
+            let flags = read(line);
+            assert!(flags.debug && flags.config == Some(PathBuf::from("a")), "{line}");
+        }
+        let flags = read("tbot start --auth-server=a -a b --ca-pin=sha256:1 --ca-pin=sha256:2 --token x --oneshot");
+        let Command::Start(start) = flags.command else { panic!("not start") };
+        assert_eq!(start.auth_server.as_deref(), Some("b"));
+        assert_eq!(start.ca_pin, ["sha256:1", "sha256:2"]);
+        assert!(start.oneshot);
+    }
+
+    #[test]
+    fn an_unknown_flag_is_refused() {
+        assert!(Flags::read(["tbot", "start", "--no-such-flag"].map(OsString::from)).is_err());
+        assert!(Flags::read(["tbot", "no-such-command"].map(OsString::from)).is_err());
+    }
+}

@@ -1,0 +1,57 @@
+//! `tbot start`: configuration in, a running bot out.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use identity::SystemClock;
+use renewal::Reload;
+use tracing::{info, warn};
+
+use crate::flags::{Flags, LogFormat, Start};
+use crate::signals::Signals;
+use crate::wiring;
+
+/// Runs until a signal, or in one-shot mode until everything was renewed once.
+pub(crate) fn start(flags: &Flags, start: &Start) -> Result<(), String> {
+    let format = match flags.log_format {
+        LogFormat::Text => telemetry::Format::Text,
+        LogFormat::Json => telemetry::Format::Json,
+    };
+    telemetry::init(format, flags.debug);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // Two are enough for sockets; what takes CPU (keys, files) runs on blocking threads.
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| format!("the runtime cannot be started: {e}"))?;
+    runtime.block_on(run(flags, start))
+}
+
+async fn run(flags: &Flags, start: &Start) -> Result<(), String> {
+    let signals = Signals::install().map_err(|e| format!("signals cannot be handled: {e}"))?;
+    let reload = Reload::new();
+    let shutdown = signals.shutdown(reload.clone());
+    let config = wiring::configuration(flags, start)?;
+    for warning in &config.warnings {
+        warn!(target: "TBOT", "{warning}");
+    }
+    if std::env::var_os("TELEPORT_ANONYMOUS_TELEMETRY").is_some() {
+        info!(target: "TBOT", "TELEPORT_ANONYMOUS_TELEMETRY is recognised; this build reports nothing anywhere.");
+    }
+    info!(target: "TBOT", "Initializing bot identity.");
+    let oneshot = config.oneshot;
+    let (bot, _lock) = wiring::bot(config, Arc::new(SystemClock)).await.map_err(|all| list(&all))?;
+    if oneshot {
+        return bot.oneshot(shutdown).await.map_err(|all| list(&all));
+    }
+    bot.run(reload, shutdown).await.map_err(|failure| failure.to_string())
+}
+
+/// The body of the process that compiles one plugin for a running agent.
+pub(crate) fn compile(input: &Path, output: &Path) -> Result<(), String> {
+    catalog::compile_child(input, output).map_err(|failure| failure.to_string())
+}
+
+fn list(failures: &[identity::Failure]) -> String {
+    failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\t")
+}

@@ -1,0 +1,214 @@
+//! Which plugins there are, from where, pinned to which digest, and with which grants.
+//!
+//! Bundled plugins are embedded as machine code that the build made; a third party's component is loaded by path *and* digest, compiled
+//! once in a process of its own, and kept in the bot's private directory.
+
+mod cache;
+mod child;
+mod third_party;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use identity::{Failure, FailureKind, Format, Formats, JoinMethod, Output};
+use sandbox::{Engine, FormatPlugin, Grants, JoinPlugin, OutputPlugin, Plugin};
+use tokio::sync::Mutex;
+
+pub use child::compile_child;
+pub use sandbox::Kind;
+pub use third_party::ThirdParty;
+
+/// Kind, name and machine code of every bundled plugin.
+static BUNDLED: &[(Kind, &str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
+
+/// Names that Teleport's own agent knows: what is missing here is missing, not misspelt.
+const KNOWN_OUTPUTS: [&str; 15] = [
+    "identity",
+    "application",
+    "database",
+    "kubernetes",
+    "kubernetes/v2",
+    "kubernetes/argo-cd",
+    "ssh_host",
+    "application-tunnel",
+    "application-proxy",
+    "database-tunnel",
+    "ssh-multiplexer",
+    "workload-identity-x509",
+    "workload-identity-jwt",
+    "workload-identity-api",
+    "workload-identity-aws-roles-anywhere",
+];
+const KNOWN_METHODS: [&str; 17] = [
+    "token",
+    "azure",
+    "azure_devops",
+    "bitbucket",
+    "bound_keypair",
+    "circleci",
+    "ec2",
+    "env0",
+    "gcp",
+    "github",
+    "gitlab",
+    "iam",
+    "kubernetes",
+    "oracle",
+    "spacelift",
+    "terraform_cloud",
+    "tpm",
+];
+const KNOWN_FORMATS: [&str; 3] = ["tls", "mongo", "cockroach"];
+
+/// The plugins of one configuration. A plugin is loaded when it is first asked for.
+pub struct Catalog {
+    engine: Engine,
+    third_party: BTreeMap<(Kind, String), (Vec<u8>, Grants)>,
+    join_methods: Mutex<BTreeMap<String, Arc<dyn JoinMethod>>>,
+    outputs: Mutex<BTreeMap<String, Arc<dyn Output>>>,
+    formats: Mutex<BTreeMap<String, Arc<dyn Format>>>,
+}
+
+impl Catalog {
+    /// The bundled plugins and `third_party`, whose digests are checked and which are compiled where `private` does not hold them yet.
+    ///
+    /// # Errors
+    /// One failure for each plugin that is refused.
+    pub async fn load(third_party: Vec<ThirdParty>, private: Option<&Path>) -> Result<Self, Vec<Failure>> {
+        let engine = Engine::new().map_err(|e| vec![e])?;
+        let mut loaded = BTreeMap::new();
+        let mut refused = Vec::new();
+        for plugin in third_party {
+            let key = (plugin.kind, plugin.name.clone());
+            let named = |e: Failure| e.context(format_args!("plugin `{}`", plugin.name));
+            let known = BUNDLED.iter().any(|(kind, name, _)| (*kind, *name) == (key.0, key.1.as_str()));
+            if known || loaded.contains_key(&key) || reserved(plugin.kind).contains(&key.1.as_str()) {
+                let message = "this name is taken: choose another";
+                refused.push(named(Failure::new(FailureKind::InvalidConfig, message)));
+                continue;
+            }
+            match third_party::compiled(&plugin, &engine, private).await {
+                Ok(compiled) => drop(loaded.insert(key, compiled)),
+                Err(e) => refused.push(named(e)),
+            }
+        }
+        if !refused.is_empty() {
+            return Err(refused);
+        }
+        let (join_methods, outputs, formats) = Default::default();
+        Ok(Self { engine, third_party: loaded, join_methods, outputs, formats })
+    }
+
+    /// The join method of that name.
+    ///
+    /// # Errors
+    /// [`FailureKind::InvalidConfig`] where there is none, [`FailureKind::Unsupported`] where Teleport has one and this build has not.
+    pub async fn join_method(&self, name: &str) -> Result<Arc<dyn JoinMethod>, Failure> {
+        let mut loaded = self.join_methods.lock().await;
+        if let Some(method) = loaded.get(name) {
+            return Ok(method.clone());
+        }
+        let method: Arc<dyn JoinMethod> = Arc::new(JoinPlugin::new(self.plugin(Kind::Join, name)?).await?);
+        loaded.insert(name.to_owned(), method.clone());
+        Ok(method)
+    }
+
+    /// The output of that name.
+    ///
+    /// # Errors
+    /// As [`Catalog::join_method`].
+    pub async fn output(&self, name: &str) -> Result<Arc<dyn Output>, Failure> {
+        let mut loaded = self.outputs.lock().await;
+        if let Some(output) = loaded.get(name) {
+            return Ok(output.clone());
+        }
+        let output: Arc<dyn Output> = Arc::new(OutputPlugin::new(self.plugin(Kind::Output, name)?).await?);
+        loaded.insert(name.to_owned(), output.clone());
+        Ok(output)
+    }
+
+    /// The names of a kind, bundled ones first.
+    pub fn names(&self, kind: Kind) -> Vec<&str> {
+        let bundled = BUNDLED.iter().filter(|(of, ..)| *of == kind).map(|(_, name, _)| *name);
+        bundled.chain(self.third_party.keys().filter(|(of, _)| *of == kind).map(|(_, name)| name.as_str())).collect()
+    }
+
+    /// Code comes from `third_party::compiled` (made by this program, or unchanged in the bot's private directory) or from the program itself.
+    fn plugin(&self, kind: Kind, name: &str) -> Result<Plugin, Failure> {
+        if let Some((compiled, grants)) = self.third_party.get(&(kind, name.to_owned())) {
+            return Ok(self.engine.load_own_code(name, kind, compiled, grants.clone())?);
+        }
+        if let Some((_, _, compiled)) = BUNDLED.iter().find(|(of, bundled, _)| (*of, *bundled) == (kind, name)) {
+            return Ok(self.engine.load_own_code(name, kind, compiled, Grants::default())?);
+        }
+        Err(self.unknown(kind, name))
+    }
+
+    fn unknown(&self, kind: Kind, name: &str) -> Failure {
+        let what = match kind {
+            Kind::Join => "join method",
+            Kind::Output => "output type",
+            Kind::Format => "format",
+        };
+        if reserved(kind).contains(&name) {
+            return Failure::new(FailureKind::Unsupported, format!("{what} `{name}` is not supported yet"));
+        }
+        let available = self.names(kind);
+        let close = available.iter().filter(|known| strsim::damerau_levenshtein(known, name) <= 2).min();
+        let remedy = match close {
+            Some(close) => format!("did you mean `{close}`?"),
+            None => format!("there are {}, and those that `plugins` names", available.join(", ")),
+        };
+        Failure::new(FailureKind::InvalidConfig, format!("unknown {what} `{name}`: {remedy}"))
+    }
+}
+
+#[async_trait]
+impl Formats for Catalog {
+    async fn format(&self, name: &str) -> Result<Arc<dyn Format>, Failure> {
+        let mut loaded = self.formats.lock().await;
+        if let Some(format) = loaded.get(name) {
+            return Ok(format.clone());
+        }
+        let format: Arc<dyn Format> = Arc::new(FormatPlugin::new(self.plugin(Kind::Format, name)?).await?);
+        loaded.insert(name.to_owned(), format.clone());
+        Ok(format)
+    }
+}
+
+fn reserved(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Join => &KNOWN_METHODS,
+        Kind::Output => &KNOWN_OUTPUTS,
+        Kind::Format => &KNOWN_FORMATS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn bundled_plugins_load_and_unknown_names_say_what_there_is() {
+        let catalog = Catalog::load(vec![], None).await.unwrap();
+        for kind in [Kind::Join, Kind::Output] {
+            assert!(!catalog.names(kind).is_empty());
+            for name in catalog.names(kind) {
+                match kind {
+                    Kind::Join => assert_eq!(catalog.join_method(name).await.unwrap().description().method, name),
+                    _ => assert!(!catalog.output(name).await.unwrap().description().keys.is_empty()),
+                }
+            }
+        }
+        let refused = catalog.output("aplication").await.err().unwrap();
+        assert!(refused.message.ends_with("did you mean `application`?"), "{refused}");
+        assert_eq!(
+            catalog.output("kubernetes").await.err().unwrap().message,
+            "output type `kubernetes` is not supported yet"
+        );
+        assert_eq!(catalog.join_method("azure").await.err().unwrap().kind, FailureKind::Unsupported);
+        assert_eq!(catalog.format("nonsense").await.err().unwrap().kind, FailureKind::InvalidConfig);
+    }
+}
