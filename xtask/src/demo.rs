@@ -26,7 +26,7 @@ pub(crate) fn demo(root: &Path) -> Result<()> {
     let cluster = Command::new(bin.join("stand-in"))
         .arg("--dir")
         .arg(place)
-        .args(["--token", token])
+        .args(["--token", token, "--app", "grafana-example"])
         .stdout(Stdio::null())
         .spawn()
         .map(Ended)

@@ -33,13 +33,20 @@ pub(crate) const ANSWER_BYTES: usize = 32 << 20;
 /// A connection that says which version it speaks.
 pub(crate) type Connection = InterceptedService<Channel, SpeaksVersion>;
 
-/// Adds the metadata key `version` (wire §f.3).
+/// The same connection, saying that it speaks `version`.
+pub(crate) fn speaking(channel: Channel, version: Option<&str>) -> Connection {
+    InterceptedService::new(channel, SpeaksVersion(version.and_then(|version| version.parse().ok())))
+}
+
+/// Adds the metadata key `version` (wire §f.3), once it is known which one the cluster lets in; without one it lets everybody in (wire §d.5).
 #[derive(Clone)]
-pub(crate) struct SpeaksVersion(MetadataValue<Ascii>);
+pub(crate) struct SpeaksVersion(pub(crate) Option<MetadataValue<Ascii>>);
 
 impl Interceptor for SpeaksVersion {
     fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
-        request.metadata_mut().insert("version", self.0.clone());
+        if let Some(version) = &self.0 {
+            request.metadata_mut().insert("version", version.clone());
+        }
         Ok(request)
     }
 }
@@ -49,9 +56,17 @@ pub(crate) async fn open(
     route: &Route,
     server_name: &str,
     config: Arc<ClientConfig>,
-    version: &str,
+    version: Option<&str>,
 ) -> Result<Connection, RouteError> {
-    let version = version.parse().map_err(|_| RouteError::connection("the version is not a metadata value"))?;
+    Ok(speaking(open_channel(route, server_name, config).await?, version))
+}
+
+/// The connection alone.
+pub(crate) async fn open_channel(
+    route: &Route,
+    server_name: &str,
+    config: Arc<ClientConfig>,
+) -> Result<Channel, RouteError> {
     let name = ServerName::try_from(server_name.to_owned())
         .map_err(|_| RouteError::connection(format_args!("`{server_name}` is not a server name")))?;
     let (host, port) = (route.host.clone(), route.port);
@@ -74,8 +89,7 @@ pub(crate) async fn open(
         .keep_alive_timeout(CALL_TIMEOUT)
         .keep_alive_while_idle(true);
     let channel = endpoint.connect_with_connector(connector).await;
-    let channel = channel.map_err(|e| RouteError::connection(explain(route, &e)))?;
-    Ok(InterceptedService::new(channel, SpeaksVersion(version)))
+    channel.map_err(|e| RouteError::connection(explain(route, &e)))
 }
 
 async fn dial(

@@ -9,12 +9,11 @@ use identity::{Certificates, Clock, Cluster, Failure, FailureKind, Identity, Joi
 use tracing::debug;
 
 use crate::address::{Address, Route};
-use crate::channel::{API_DOMAIN, auth_protocol, open};
+use crate::channel::{API_DOMAIN, auth_protocol, open_channel};
 use crate::error::{RouteError, none_worked};
 use crate::join::{Registration, at_auth, at_proxy};
 use crate::session::GrpcSession;
 use crate::trust::{ClientCertificate, Trust, client_config};
-use crate::version::CLIENT;
 
 /// What the configuration says of the cluster.
 pub struct ClusterConfig {
@@ -113,6 +112,6 @@ async fn enter(route: Route, identity: Arc<Identity>, clock: Arc<dyn Clock>) -> 
     let routed = auth_protocol(identity.cluster());
     let alpn: &[&str] = if route.proxy { &[&routed, "h2"] } else { &["h2"] };
     let tls = client_config(&trust, Some(client), alpn).map_err(RouteError::answer)?;
-    let connection = open(&route, API_DOMAIN, tls, CLIENT).await?;
-    GrpcSession::new(route, connection, identity, clock).await
+    let channel = open_channel(&route, API_DOMAIN, tls).await?;
+    GrpcSession::new(route, channel, identity, clock).await
 }

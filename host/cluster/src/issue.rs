@@ -29,6 +29,8 @@ const PAGE: i32 = 1000;
 
 /// Roles and life: what outputs must have in common to share an impersonated identity.
 type Sharing = (Vec<String>, Duration);
+/// Made when, and the connection, once there is one.
+type Shared = (Instant, Arc<OnceCell<Caller>>);
 
 pub(crate) struct Issuer {
     bot: Caller,
@@ -37,7 +39,7 @@ pub(crate) struct Issuer {
     clock: Arc<dyn Clock>,
     default_roles: Vec<String>,
     sessions: SessionWatch,
-    impersonated: Mutex<HashMap<Sharing, (Instant, Arc<OnceCell<Caller>>)>>,
+    impersonated: Mutex<HashMap<Sharing, Shared>>,
 }
 
 impl Issuer {
@@ -105,26 +107,27 @@ impl Issuer {
             cluster_name: self.info.name.clone(),
             ..RouteToApp::default()
         };
-        if Major::parse(&self.info.version).split_keys() {
-            route.uri = spec.uri;
-            request.route_to_app = Some(route);
-            return self.sign(request, &order.key).await;
-        }
         let announced = self.sessions.listen().await;
-        let create = CreateAppSessionRequest {
-            username: self.identity.user().to_owned(),
-            public_addr: spec.public_addr,
-            cluster_name: self.info.name.clone(),
-            ..CreateAppSessionRequest::default()
-        };
-        let created = asker.call(asker.auth().create_app_session(create)).await?;
-        let session =
-            created.session.and_then(|session| session.metadata).map(|metadata| metadata.name).unwrap_or_default();
-        route.session_id.clone_from(&session);
+        if Major::parse(&self.info.version).split_keys() {
+            // The cluster makes the session together with the certificate.
+            route.uri = spec.uri;
+        } else {
+            let create = CreateAppSessionRequest {
+                username: self.identity.user().to_owned(),
+                public_addr: spec.public_addr,
+                cluster_name: self.info.name.clone(),
+                ..CreateAppSessionRequest::default()
+            };
+            let created = asker.call(asker.auth().create_app_session(create)).await?;
+            let metadata = created.session.and_then(|session| session.metadata);
+            route.session_id = metadata.map(|metadata| metadata.name).unwrap_or_default();
+        }
         request.route_to_app = Some(route);
         let issued = self.sign(request, &order.key).await?;
-        // Until then the proxy answers 403 (rust-wire §4).
-        self.sessions.visible(&asker, &session, announced).await?;
+        // Until the session is visible the proxy answers 403 (rust-wire §4). Its id is in the certificate (wire §h.2).
+        if let Some(session) = issued.tls.subject.attribute("1.4") {
+            self.sessions.visible(&asker, session, announced).await?;
+        }
         Ok(issued)
     }
 
@@ -173,7 +176,7 @@ impl Issuer {
         let client = ClientCertificate { der: &issued.tls.der, pkcs8: key.pkcs8_der() };
         // The answer holds the user authority only: the host authority is the bot's own (rust-wire §4).
         let tls = client_config(&Trust::Only(self.identity.tls_authorities.clone()), Some(client), alpn)?;
-        let opened = open(&route, API_DOMAIN, tls, &client_version(&self.info.version)).await;
+        let opened = open(&route, API_DOMAIN, tls, Some(&client_version(&self.info.version))).await;
         let connection = opened.map_err(|e| e.failure.context("connection as the impersonated roles"))?;
         Ok(Caller { route, connection, in_flight: self.bot.in_flight.clone() })
     }

@@ -9,13 +9,13 @@ use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use crate::address::Route;
-use crate::channel::{API_DOMAIN, Connection, open};
+use crate::channel::{API_DOMAIN, Connection, open, open_channel, speaking};
 use crate::connect::ClusterConfig;
 use crate::discovery::{find, web_client};
 use crate::error::{RouteError, status};
 use crate::http_join;
 use crate::trust::{Trust, check_pins, client_config};
-use crate::version::{CLIENT, Major, client_version};
+use crate::version::{Major, client_version};
 use crate::wire::proto::auth_service_client::AuthServiceClient;
 use crate::wire::proto::join_service_client::JoinServiceClient;
 use crate::wire::proto::{Certs, PingRequest};
@@ -72,7 +72,7 @@ pub(crate) async fn at_proxy(
     if major.grpc_join() {
         let trust = if config.insecure { Trust::Blind } else { Trust::System };
         let tls = client_config(&trust, None, &["teleport-proxy-grpc", "h2"]).map_err(RouteError::answer)?;
-        let connection = open(route, &route.host, tls, &client_version(&found.version)).await?;
+        let connection = open(route, &route.host, tls, Some(&client_version(&found.version))).await?;
         if let Some(certificates) = grpc(&connection, route, registration).await? {
             info!(target: "AUTH", "Successfully registered via proxy server.");
             return Ok(certificates);
@@ -93,12 +93,15 @@ pub(crate) async fn at_auth(
     info!(target: "AUTH", "Attempting registration with auth server.");
     let trust = establish_trust(config, route).await?;
     let tls = client_config(&trust, None, &["h2"]).map_err(RouteError::answer)?;
-    let connection = open(route, API_DOMAIN, tls, CLIENT).await?;
+    let channel = open_channel(route, API_DOMAIN, tls).await?;
     // Also tells an auth server from whatever else may listen here.
-    let ping = AuthServiceClient::new(connection.clone()).ping(PingRequest {}).await;
+    let ping = AuthServiceClient::new(speaking(channel.clone(), None)).ping(PingRequest {}).await;
     let version = ping.map_err(|e| not_an_auth_server(route, &e))?.into_inner().server_version;
+    if matches!(trust, Trust::Blind) && !config.insecure {
+        warn!(target: "AUTH", "Joining cluster without validating the identity of the Auth Server. This may open you up to a Man-In-The-Middle (MITM) attack. Set `ca_pins` to the pin that was shown when the token was created, or `ca_path`.");
+    }
     let certificates = match Major::parse(&version).grpc_join() {
-        true => grpc(&connection, route, registration).await?,
+        true => grpc(&speaking(channel, Some(&client_version(&version))), route, registration).await?,
         false => None,
     };
     let certificates = match certificates {
@@ -124,7 +127,7 @@ async fn establish_trust(config: &ClusterConfig, route: &Route) -> Result<Trust,
     }
     if !config.ca_pins.is_empty() {
         let tls = client_config(&Trust::Blind, None, &["h2"]).map_err(RouteError::answer)?;
-        let connection = open(route, API_DOMAIN, tls, CLIENT).await?;
+        let connection = open(route, API_DOMAIN, tls, None).await?;
         let answer = AuthServiceClient::new(connection).get_cluster_ca_cert(()).await;
         let pem = answer.map_err(|e| not_an_auth_server(route, &e))?.into_inner().tls_ca;
         let pem = String::from_utf8_lossy(&pem).into_owned();
@@ -135,7 +138,7 @@ async fn establish_trust(config: &ClusterConfig, route: &Route) -> Result<Trust,
     if let Some(pem) = &config.authority_pem {
         return Ok(Trust::Only(vec![pem.clone()]));
     }
-    warn!(target: "AUTH", "Joining cluster without validating the identity of the Auth Server. This may open you up to a Man-In-The-Middle (MITM) attack. Set `ca_pins` to the pin that was shown when the token was created, or `ca_path`.");
+    // Existing files rely on it; said aloud once it is clear that an auth server answers.
     Ok(Trust::Blind)
 }
 

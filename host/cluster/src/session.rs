@@ -12,13 +12,14 @@ use identity::{
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 use tonic::Response;
+use tonic::transport::Channel;
 
 use crate::address::Route;
-use crate::channel::{ANSWER_BYTES, CALL_TIMEOUT, Connection};
+use crate::channel::{ANSWER_BYTES, CALL_TIMEOUT, Connection, speaking};
 use crate::error::{RouteError, status};
 use crate::issue::Issuer;
 use crate::join::certificates;
-use crate::version::Major;
+use crate::version::{Major, client_version};
 use crate::wire::proto::auth_service_client::AuthServiceClient;
 use crate::wire::proto::{Event, FilterEntry, GetRoleRequest, PingRequest, UserCertsRequest, Watch, WatchKind, event};
 use crate::wire::teleport::trust::v1::GetCertAuthoritiesRequest;
@@ -75,11 +76,12 @@ impl GrpcSession {
     /// Proves that the cluster accepts the identity: a ping alone proves nothing (rust-wire §3).
     pub(crate) async fn new(
         route: Route,
-        connection: Connection,
+        channel: Channel,
         identity: Arc<Identity>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, RouteError> {
-        let caller = Caller { route, connection, in_flight: Arc::new(Semaphore::new(IN_FLIGHT)) };
+        let connection = speaking(channel.clone(), None);
+        let mut caller = Caller { route, connection, in_flight: Arc::new(Semaphore::new(IN_FLIGHT)) };
         let (mut pinger, mut asker) = (caller.auth(), caller.auth());
         let role = GetRoleRequest { name: identity.user().to_owned() };
         let both =
@@ -95,6 +97,8 @@ impl GrpcSession {
             }
             Err(failure) => return Err(refused(failure)),
         };
+        // From here on the cluster may be told which version it talks to.
+        caller.connection = speaking(channel, Some(&client_version(&ping.server_version)));
         let info = ClusterInfo {
             name: ping.cluster_name,
             version: ping.server_version,

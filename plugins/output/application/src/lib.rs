@@ -1,0 +1,111 @@
+//! Output `application`: a certificate for one application, under the names that HTTP clients and the Teleport tools expect.
+
+use tbot_sdk::{
+    Error, File, FormatOption, KeyEncoding, Material, Output, Piece, Request, Target, base_files, base_names, text,
+};
+
+/// Keys of the output in `tbot.yaml` (surface §B.6).
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct Config {
+    app_name: String,
+    specific_tls_naming: bool,
+    format: FormatOption,
+}
+
+struct Application;
+
+impl Output for Application {
+    type Config = Config;
+    const KEYS: &'static [&'static str] = &["app_name", "specific_tls_naming", "format"];
+
+    fn plan(config: &Config) -> Result<Request, Error> {
+        if config.app_name.is_empty() {
+            return Err(Error::invalid_config("app_name must not be empty: write the name of an application"));
+        }
+        let more: &[&str] = match config.specific_tls_naming {
+            true => &["identity", "tls.crt", "tls.key", "tls.cas"],
+            false => &["identity"],
+        };
+        Ok(Request {
+            target: Target::Application(config.app_name.clone()),
+            files: base_names(more),
+            formats: config.format.uses(),
+        })
+    }
+
+    fn render(config: &Config, material: &Material) -> Result<Vec<File>, Error> {
+        let mut files = base_files(material);
+        files.push(text::identity_file("identity", material)?);
+        if config.specific_tls_naming {
+            files.push(File::new("tls.crt", &material.tls_certificate));
+            files.push(File::of("tls.key", [Piece::PrivateKey(KeyEncoding::TraditionalPem)]));
+            files.push(File::new("tls.cas", text::certificates(&material.host_authorities)));
+        }
+        Ok(files)
+    }
+}
+
+tbot_sdk::export_output!(Application);
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use tbot_sdk::ErrorKind;
+    use tbot_sdk::testing::{call, golden, read_destination, written};
+
+    const HERE: &str = env!("CARGO_MANIFEST_DIR");
+
+    /// The same files with the same bytes as the original wrote them on a real cluster, private key included.
+    #[test]
+    fn writes_what_the_original_wrote() {
+        for (run, config) in [
+            ("oneshot-direct/files/app", r#"{"app_name": "grafana-example"}"#),
+            ("oneshot-direct/files/app-tcp", r#"{"app_name": "tcp-example"}"#),
+            ("oneshot-direct/files/app-tls", r#"{"app_name": "grafana-example", "specific_tls_naming": true}"#),
+            ("daemon-proxy/files/app", r#"{"app_name": "grafana-example"}"#),
+        ] {
+            let folder = Path::new(HERE).join("../../../tests/recordings/v15/runs").join(run);
+            let (material, key) = read_destination(&folder, "/opt/machine-id/app", "localhost:3080").unwrap();
+            let files = call::render::<Application>(config, &material).unwrap();
+            let planned = call::plan::<Application>(config).unwrap().files;
+            assert_eq!(files.iter().map(|file| &file.path).collect::<Vec<_>>(), planned.iter().collect::<Vec<_>>());
+            assert_eq!(planned.len(), visible(&folder), "{run}");
+            for (path, contents) in written(&files, |_| key.clone()) {
+                assert_eq!(contents, std::fs::read_to_string(folder.join(&path)).unwrap(), "{run}/{path}");
+            }
+        }
+    }
+
+    /// Not `.write-test`, which is the host's.
+    fn visible(folder: &Path) -> usize {
+        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| !name.to_str().unwrap().starts_with('.')).count()
+    }
+
+    #[test]
+    fn golden_files() {
+        golden(&Path::new(HERE).join("tests/golden"), |config, material| {
+            call::plan::<Application>(config)?;
+            call::render::<Application>(config, material)
+        });
+    }
+
+    #[test]
+    fn an_application_has_a_name() {
+        for config in ["{}", r#"{"app_name": ""}"#, r#"{"app_name": null}"#] {
+            let error = call::plan::<Application>(config).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::InvalidConfig);
+            assert!(error.message.starts_with("app_name must not be empty"), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn asks_for_the_application_and_names_the_format() {
+        let plan = call::plan::<Application>(r#"{"app_name": "a", "format": {"name": "p", "file": "x"}}"#).unwrap();
+        assert_eq!(plan.target, Target::Application("a".into()));
+        assert_eq!((plan.formats[0].name.as_str(), plan.formats[0].config.as_str()), ("p", r#"{"file":"x"}"#));
+    }
+}

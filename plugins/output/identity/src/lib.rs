@@ -1,0 +1,139 @@
+//! Output `identity`: the bot's impersonated identity for SSH, `tsh`, `tctl` and the API clients.
+
+mod ssh_config;
+
+use tbot_sdk::{Error, File, FormatOption, Material, Output, Request, Target, base_files, base_names, text};
+
+/// Keys of the output in `tbot.yaml` (surface §B.6, §B.7).
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct Config {
+    cluster: String,
+    ssh_config: SshConfig,
+    allow_reissue: bool,
+    format: FormatOption,
+}
+
+/// YAML 1.1 takes `on` and `off` for booleans, YAML 1.2 for words.
+#[derive(Default, Clone, Copy, PartialEq, serde::Deserialize)]
+#[serde(try_from = "serde_json::Value")]
+enum SshConfig {
+    #[default]
+    On,
+    Off,
+}
+
+impl TryFrom<serde_json::Value> for SshConfig {
+    type Error = &'static str;
+
+    fn try_from(value: serde_json::Value) -> Result<Self, Self::Error> {
+        match (value.as_bool(), value.as_str()) {
+            (Some(true), _) | (_, Some("on" | "")) => Ok(Self::On),
+            (Some(false), _) | (_, Some("off")) => Ok(Self::Off),
+            _ => Err("must be `on` or `off`"),
+        }
+    }
+}
+
+struct Identity;
+
+impl Output for Identity {
+    type Config = Config;
+    const KEYS: &'static [&'static str] = &["cluster", "ssh_config", "allow_reissue", "format"];
+
+    fn plan(config: &Config) -> Result<Request, Error> {
+        if config.allow_reissue {
+            return Err(Error::unsupported("`allow_reissue: true` is not supported: remove it or write `false`"));
+        }
+        let more: &[&str] = match config.ssh_config {
+            SshConfig::On => &["known_hosts", "ssh_config", "identity"],
+            SshConfig::Off => &["known_hosts", "identity"],
+        };
+        let cluster = Some(config.cluster.clone()).filter(|name| !name.is_empty());
+        Ok(Request { target: Target::Identity(cluster), files: base_names(more), formats: config.format.uses() })
+    }
+
+    fn render(config: &Config, material: &Material) -> Result<Vec<File>, Error> {
+        let (host, _) = ssh_config::proxy(material)?;
+        let mut files = base_files(material);
+        files.push(File::new("known_hosts", text::known_hosts(Some(host), &material.host_authorities)?));
+        if config.ssh_config == SshConfig::On {
+            files.push(File::new("ssh_config", ssh_config::text(material)?));
+        }
+        files.push(text::identity_file("identity", material)?);
+        Ok(files)
+    }
+}
+
+tbot_sdk::export_output!(Identity);
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use tbot_sdk::ErrorKind;
+    use tbot_sdk::testing::{call, golden, read_destination, sample, written};
+
+    const HERE: &str = env!("CARGO_MANIFEST_DIR");
+
+    /// The same files with the same bytes as the original wrote them on a real cluster, private key included.
+    #[test]
+    fn writes_what_the_original_wrote() {
+        for (run, directory) in [
+            ("oneshot-direct/files/identity", "/opt/machine-id/identity"),
+            ("gen-mismatch/files/a", "/opt/machine-id/a"),
+        ] {
+            let folder = Path::new(HERE).join("../../../tests/recordings/v15/runs").join(run);
+            let (material, key) = read_destination(&folder, directory, "localhost:3080").unwrap();
+            let files = call::render::<Identity>("{}", &material).unwrap();
+            let planned = call::plan::<Identity>("{}").unwrap().files;
+            assert_eq!(files.iter().map(|file| &file.path).collect::<Vec<_>>(), planned.iter().collect::<Vec<_>>());
+            assert_eq!(planned.len(), visible(&folder), "{run}");
+            for (path, contents) in written(&files, |_| key.clone()) {
+                assert_eq!(contents, std::fs::read_to_string(folder.join(&path)).unwrap(), "{run}/{path}");
+            }
+        }
+    }
+
+    /// Not `.write-test`, which is the host's.
+    fn visible(folder: &Path) -> usize {
+        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| !name.to_str().unwrap().starts_with('.')).count()
+    }
+
+    #[test]
+    fn golden_files() {
+        golden(&Path::new(HERE).join("tests/golden"), |config, material| {
+            call::plan::<Identity>(config)?;
+            call::render::<Identity>(config, material)
+        });
+    }
+
+    #[test]
+    fn a_leaf_cluster_is_a_route() {
+        let target = |config: &str| call::plan::<Identity>(config).unwrap().target;
+        assert_eq!(target("{}"), Target::Identity(None));
+        assert_eq!(target(r#"{"cluster": "leaf.example.com"}"#), Target::Identity(Some("leaf.example.com".into())));
+    }
+
+    #[test]
+    fn ssh_config_is_a_word_or_a_boolean() {
+        for (value, there) in [("\"on\"", true), ("true", true), ("\"off\"", false), ("false", false), ("null", true)] {
+            let config = format!(r#"{{"ssh_config": {value}}}"#);
+            let planned = call::plan::<Identity>(&config).unwrap().files;
+            assert_eq!(planned.iter().any(|path| path == "ssh_config"), there, "{value}");
+            let rendered = call::render::<Identity>(&config, &sample()).unwrap();
+            assert!(rendered.iter().map(|file| &file.path).eq(&planned), "{value}");
+        }
+        let error = call::plan::<Identity>(r#"{"ssh_config": "maybe"}"#).unwrap_err();
+        assert_eq!(error.message, "`ssh_config`: must be `on` or `off`");
+    }
+
+    #[test]
+    fn reissue_is_refused_with_the_remedy() {
+        let error = call::plan::<Identity>(r#"{"allow_reissue": true}"#).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unsupported);
+        assert!(error.message.contains("remove it"));
+    }
+}

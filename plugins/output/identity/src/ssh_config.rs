@@ -1,0 +1,104 @@
+use tbot_sdk::text::plain;
+use tbot_sdk::{Error, Material};
+
+/// What host certificates OpenSSH is to accept, strongest first (surface §C.3).
+const HOST_KEY_ALGORITHMS: &str =
+    "rsa-sha2-512-cert-v01@openssh.com,rsa-sha2-256-cert-v01@openssh.com,ssh-rsa-cert-v01@openssh.com";
+
+/// The OpenSSH client configuration, as the original writes it (surface §C.3), for the cluster and every leaf cluster.
+///
+/// Its lines need absolute paths: where the destination is no directory, it says so and configures nothing.
+pub(crate) fn text(material: &Material) -> Result<String, Error> {
+    let Some(directory) = &material.directory else {
+        return Ok("# Empty: an OpenSSH configuration needs absolute paths, and this destination is no directory.\n"
+            .to_owned());
+    };
+    let (directory, tbot) = (path(directory)?, path(&material.executable)?);
+    let (host, port) = proxy(material)?;
+    let folder = match directory.contains(' ') {
+        true => format!("\"{directory}\""),
+        false => directory.clone(),
+    };
+    let mut clusters = vec![plain(&material.cluster.name)?];
+    for authority in &material.host_authorities {
+        let name = plain(&authority.cluster)?;
+        if !clusters.contains(&name) {
+            clusters.push(name);
+        }
+    }
+    let mut text = format!("# Begin generated Teleport configuration for {host} by tbot\n\n");
+    for cluster in clusters {
+        text.push_str(&format!(
+            "# Common flags for all {cluster} hosts
+Host *.{cluster} {host}
+    UserKnownHostsFile \"{directory}/known_hosts\"
+    IdentityFile \"{directory}/key\"
+    CertificateFile \"{directory}/key-cert.pub\"
+    HostKeyAlgorithms {HOST_KEY_ALGORITHMS}
+
+# Flags for all {cluster} hosts except the proxy
+Host *.{cluster} !{host}
+    Port 3022
+    ProxyCommand \"{tbot}\" proxy --destination-dir={folder} --proxy={host}:{port} ssh --cluster={cluster}  %r@%h:%p
+
+"
+        ));
+    }
+    text.push_str("# End generated Teleport configuration\n");
+    Ok(text)
+}
+
+/// Host and port of the proxy.
+pub(crate) fn proxy(material: &Material) -> Result<(&str, u16), Error> {
+    let address = material.cluster.proxy.as_str();
+    let parts = address.rsplit_once(':').and_then(|(host, port)| Some((plain(host).ok()?, port.parse().ok()?)));
+    parts.ok_or_else(|| {
+        Error::unsupported(format!("proxy {address:?} has no usable public address: set `public_addr` of the proxy"))
+    })
+}
+
+/// A path that OpenSSH and the shell it starts read as it is.
+fn path(text: &str) -> Result<String, Error> {
+    match text.chars().any(|c| c.is_control() || "\"\\$`".contains(c)) {
+        true => Err(Error::invalid_config(format!(
+            "path {text:?} cannot be written into `ssh_config`: choose another, or write `ssh_config: off`"
+        ))),
+        false => Ok(text.replace('%', "%%")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tbot_sdk::ErrorKind;
+    use tbot_sdk::testing::sample;
+
+    #[test]
+    fn a_path_cannot_leave_its_line() {
+        for directory in ["/a\"b", "/a\nProxyCommand x", "/a$HOME", "/a`id`", "/a\\b"] {
+            let error = text(&Material { directory: Some(directory.into()), ..sample() }).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::InvalidConfig, "{directory}");
+        }
+        let spaced = text(&Material { directory: Some("/a b/100%".into()), ..sample() }).unwrap();
+        assert!(spaced.contains("IdentityFile \"/a b/100%%/key\"\n"), "{spaced}");
+        assert!(spaced.contains("--destination-dir=\"/a b/100%%\" --proxy"), "{spaced}");
+    }
+
+    #[test]
+    fn a_cluster_name_cannot_leave_its_line() {
+        let mut material = sample();
+        material.host_authorities[1].cluster = "x\n    ProxyCommand id".into();
+        assert_eq!(text(&material).unwrap_err().kind, ErrorKind::Denied);
+    }
+
+    #[test]
+    fn a_proxy_has_a_host_and_a_port() {
+        let mut material = sample();
+        for address in ["", "proxy", "proxy:", ":443", "proxy:99999", "a b:443"] {
+            material.cluster.proxy = address.into();
+            assert_eq!(proxy(&material).unwrap_err().kind, ErrorKind::Unsupported, "{address}");
+        }
+        material.cluster.proxy = "[::1]:3080".into();
+        assert_eq!(proxy(&material).unwrap(), ("[::1]", 3080));
+    }
+}

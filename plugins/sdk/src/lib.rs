@@ -1,0 +1,84 @@
+//! What a plugin of `tbot` is written with: one trait to implement, one macro to export it, and plain Rust in between.
+//!
+//! A plugin is a WebAssembly component behind one of three worlds, and with them one of three traits:
+//! * [`Output`]: which certificate to ask the cluster for, and which files to make of it,
+//! * [`Format`]: how additional files look (what most third parties want),
+//! * [`Join`]: how a machine proves who it is.
+//!
+//! It never holds the private key: a file is a list of [`Piece`]s, and one kind of piece is "the private key, in this encoding".
+//! Nothing of a plugin depends on WebAssembly until it is exported, so its tests are ordinary `cargo test`s: see [`testing`].
+//!
+//! ```
+//! use tbot_sdk::{Error, File, Format, KeyEncoding, Material, Piece};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Config {
+//!     #[serde(default)]
+//!     stem: String,
+//! }
+//!
+//! struct Bundle;
+//!
+//! impl Format for Bundle {
+//!     type Config = Config;
+//!     const KEYS: &'static [&'static str] = &["stem"];
+//!
+//!     fn files(config: &Config) -> Result<Vec<String>, Error> {
+//!         match config.stem.as_str() {
+//!             "" => Err(Error::invalid_config("`stem` must not be empty: write a file name without its extension")),
+//!             stem => Ok(vec![format!("{stem}.pem")]),
+//!         }
+//!     }
+//!
+//!     fn render(config: &Config, material: &Material) -> Result<Vec<File>, Error> {
+//!         let key = Piece::PrivateKey(KeyEncoding::Pkcs8Pem);
+//!         Ok(vec![File::of(format!("{}.pem", config.stem), [key, Piece::text(&material.tls_certificate)])])
+//!     }
+//! }
+//!
+//! tbot_sdk::export_format!(Bundle);
+//! ```
+
+// wit-bindgen’s output names this crate as its users do.
+extern crate self as tbot_sdk;
+
+mod base;
+#[allow(unsafe_code, missing_docs, clippy::all)]
+#[doc(hidden)]
+pub mod bindings;
+mod config;
+mod error;
+mod file;
+mod format;
+mod join;
+pub mod log;
+mod output;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
+pub mod text;
+
+pub use base::{base_files, base_names};
+pub use bindings::join::exports::tbot::join::method::{Attempt, AzureProof, Opening, Proof};
+pub use bindings::output::exports::tbot::output::output::{Database, FormatUse, Request, Target};
+pub use bindings::output::tbot::format::material::{Authority, Cluster, File, KeyEncoding, Material, Piece};
+pub use bindings::output::tbot::types::types::{Error, ErrorKind};
+pub use config::FormatOption;
+pub use format::Format;
+pub use join::Join;
+pub use output::Output;
+
+/// What the host does for a plugin, where its manifest asks for it and the operator grants it. Only there inside the host: in a
+/// native test these functions panic, so hand their results to the code under test.
+pub mod host {
+    pub use crate::bindings::join::tbot::host::{clock, http, input};
+    pub use crate::bindings::output::tbot::host::private_key;
+}
+
+#[doc(hidden)]
+pub use format::FormatGuest;
+#[doc(hidden)]
+pub use join::JoinGuest;
+#[doc(hidden)]
+pub use output::OutputGuest;
+#[doc(hidden)]
+pub use wit_bindgen;

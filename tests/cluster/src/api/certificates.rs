@@ -1,0 +1,214 @@
+//! GenerateUserCerts: renewal, impersonation and routes (wire §f.5, §f.6, §g.2, §g.3).
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    grpc::{Connection, locked},
+    refusal::Refusal,
+    sessions,
+};
+use crate::{
+    AuthorityKind,
+    options::Release,
+    pki::{
+        authority::KeySet,
+        caller::Caller,
+        issue::{AppGrant, DatabaseGrant, Grant},
+        public_key::PublicKey,
+    },
+    state::State,
+    wire::proto::{Certs, UserCertsRequest},
+};
+
+/// Answers one GenerateUserCerts.
+pub(crate) fn generate(connection: &Arc<Connection>, request: &UserCertsRequest) -> Result<Certs, Refusal> {
+    let (state, caller) = (&connection.state, connection.caller()?);
+    if request.username != caller.user {
+        return Err(denied(&format!("user {:?} may not request certificates for {:?}", caller.user, request.username)));
+    }
+    let (ssh_key, tls_key) = keys(request, state.options.release)?;
+    let wanted = system_time(request.expires.as_ref())
+        .filter(|expiry| *expiry > SystemTime::now())
+        .ok_or_else(|| denied("client credentials have expired, please relogin."))?;
+    if caller.disallow_reissue {
+        return Err(denied("identity is not allowed to reissue certificates"));
+    }
+    let mut not_after = capped(state, wanted);
+    let impersonates = request.use_role_requests || !request.role_requests.is_empty();
+    let mut grant = if impersonates {
+        impersonation(connection, caller, request)?
+    } else {
+        if !caller.renewable {
+            not_after = not_after.min(caller.not_after);
+        }
+        renewal(connection, caller)?
+    };
+    route(connection, &mut grant, request, not_after)?;
+    let authority = state.authority(AuthorityKind::User, |user| Ok(user.active.clone()))?;
+    let ssh = ssh_key.map(|key| grant.sign_ssh(&key, not_after, &authority)).transpose()?;
+    let tls = tls_key.map(|key| grant.sign_x509(&key, not_after, &authority)).transpose()?;
+    let tls = tls.map(|der| crate::pki::private_key::pem("CERTIFICATE", &der)).unwrap_or_default();
+    let kinds: &[_] = if impersonates { &[AuthorityKind::User] } else { &[AuthorityKind::User, AuthorityKind::Host] };
+    let (tls_ca_certs, ssh_ca_certs) = trusted(state, kinds)?;
+    let ssh = ssh.map(|certificate| certificate.to_line().into_bytes()).unwrap_or_default();
+    Ok(Certs { ssh, tls: tls.into_bytes(), tls_ca_certs, ssh_ca_certs })
+}
+
+/// Authorities as certificates travel with them: PEM, and `authorized_keys` lines.
+pub(crate) fn trusted(state: &State, kinds: &[AuthorityKind]) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>), Refusal> {
+    let (mut tls, mut ssh) = (Vec::new(), Vec::new());
+    for kind in kinds {
+        state.authority(*kind, |authority| {
+            tls.extend(authority.trusted().map(|keys| keys.certificate_pem().into_bytes()));
+            ssh.extend(authority.trusted().filter_map(KeySet::ssh_line).map(String::into_bytes));
+            Ok(())
+        })?;
+    }
+    Ok((tls, ssh))
+}
+
+/// The wanted end of a certificate, but not beyond the cluster's longest life.
+pub(crate) fn capped(state: &State, wanted: SystemTime) -> SystemTime {
+    wanted.min(SystemTime::now() + state.registry().ttl_cap)
+}
+
+/// A protobuf time; none for absent and for Go's zero time.
+pub(crate) fn system_time(stamp: Option<&prost_types::Timestamp>) -> Option<SystemTime> {
+    let seconds = u64::try_from(stamp?.seconds).ok()?;
+    Some(SystemTime::UNIX_EPOCH + Duration::new(seconds, u32::try_from(stamp?.nanos).unwrap_or(0)))
+}
+
+/// One key for both up to 16, two from 17 on; there the old field is reserved and read as unknown (wire §p).
+fn keys(request: &UserCertsRequest, release: Release) -> Result<(Option<PublicKey>, Option<PublicKey>), Refusal> {
+    let bad = |error: anyhow::Error| Refusal::BadParameter(format!("{error:#}"));
+    if release == Release::V15 {
+        let key = PublicKey::from_authorized_line(&request.public_key).map_err(bad)?;
+        return Ok((Some(key.clone()), Some(key)));
+    }
+    let given = |bytes: &[u8]| (!bytes.is_empty()).then(|| bytes.to_vec());
+    let ssh = given(&request.ssh_public_key).map(|line| PublicKey::from_authorized_line(&line)).transpose();
+    let tls = given(&request.tls_public_key).map(|pem| PublicKey::from_pem(&pem)).transpose();
+    match (ssh.map_err(bad)?, tls.map_err(bad)?) {
+        (None, None) => Err(Refusal::BadParameter("no public key provided".to_owned())),
+        keys => Ok(keys),
+    }
+}
+
+fn impersonation(connection: &Connection, caller: &Caller, request: &UserCertsRequest) -> Result<Grant, Refusal> {
+    let registry = connection.state.registry();
+    let allowed = registry.bots.get(&caller.user).map(|bot| bot.roles.as_slice()).unwrap_or_default();
+    if request.role_requests.is_empty() {
+        return Err(Refusal::BadParameter("at least one role must be requested".to_owned()));
+    }
+    if !request.role_requests.iter().all(|role| allowed.contains(role)) {
+        let roles = request.role_requests.join(" ");
+        return Err(Refusal::AccessDenied(format!(
+            "user {:?} has requested role impersonation for [{roles}]",
+            caller.user
+        )));
+    }
+    Ok(Grant {
+        roles: request.role_requests.clone(),
+        logins: vec!["root".to_owned()],
+        impersonator: Some(caller.user.clone()),
+        ..plain(connection, caller)
+    })
+}
+
+/// A renewable certificate counts up; a mismatch is final (wire §g.3).
+fn renewal(connection: &Connection, caller: &Caller) -> Result<Grant, Refusal> {
+    let state = &connection.state;
+    let grant = Grant { roles: caller.roles.clone(), ..plain(connection, caller) };
+    if !caller.renewable {
+        return Ok(grant);
+    }
+    let mut registry = state.registry();
+    let bot = registry
+        .bots
+        .get_mut(&caller.user)
+        .ok_or_else(|| Refusal::NotFound(format!("user {:?} is not found", caller.user)))?;
+    let presented = caller.generation;
+    if bot.generation != presented {
+        let numbers = format!("stored={}, presented={presented}", bot.generation);
+        return Err(match state.options.release {
+            Release::V15 => denied_plainly(format!("renewable cert generation mismatch: {numbers}")),
+            Release::Newest => {
+                let whose = format!("{}/{}", bot.name, bot.instance);
+                state.faults.lock(&caller.user, &format!("the bot instance {whose} presented an old certificate"));
+                denied_plainly(format!("renewable cert generation mismatch for bot {whose}: {numbers}"))
+            }
+        });
+    }
+    if let Some(message) = state.faults.lock_on(&caller.user) {
+        return Err(locked(&caller.user, &message));
+    }
+    bot.generation += 1;
+    Ok(Grant { generation: Some(bot.generation), ..grant })
+}
+
+fn plain(connection: &Connection, caller: &Caller) -> Grant {
+    let state = &connection.state;
+    let instance = caller.bot_instance.clone();
+    Grant {
+        user: caller.user.clone(),
+        cluster: state.options.cluster_name.clone(),
+        login_ip: connection.remote.ip().to_string(),
+        bot: instance.map(|instance| (caller.user.trim_start_matches("bot-").to_owned(), instance)),
+        ..Grant::default()
+    }
+}
+
+/// Adds the routes asked for. Nothing validates them: as on a real cluster, unknown names are signed (rust-wire §4).
+fn route(
+    connection: &Arc<Connection>,
+    grant: &mut Grant,
+    request: &UserCertsRequest,
+    not_after: SystemTime,
+) -> Result<(), Refusal> {
+    let state = &connection.state;
+    if let Some(database) = request.route_to_database.as_ref().filter(|route| !route.service_name.is_empty()) {
+        refuse_output(state, "database", &database.service_name)?;
+        grant.database = Some(DatabaseGrant {
+            service: database.service_name.clone(),
+            protocol: database.protocol.clone(),
+            user: database.username.clone(),
+            name: database.database.clone(),
+        });
+    }
+    if let Some(app) = request.route_to_app.as_ref().filter(|route| !route.name.is_empty()) {
+        refuse_output(state, "application", &app.name)?;
+        let session = match state.options.release {
+            Release::V15 => app.session_id.clone(),
+            Release::Newest => {
+                let reaches_apps = grant.impersonator.is_some();
+                let made = sessions::create(state, &grant.user, &app.public_addr, not_after, reaches_apps)?;
+                made.metadata.map(|metadata| metadata.name).unwrap_or_default()
+            }
+        };
+        grant.app = Some(AppGrant {
+            name: app.name.clone(),
+            session,
+            public_address: app.public_addr.clone(),
+            cluster: app.cluster_name.clone(),
+        });
+    }
+    Ok(())
+}
+
+fn refuse_output(state: &State, what: &str, name: &str) -> Result<(), Refusal> {
+    match state.faults.denies(name) {
+        true => Err(denied(&format!("access to {what} {name:?} is denied"))),
+        false => Ok(()),
+    }
+}
+
+fn denied(text: &str) -> Refusal {
+    denied_plainly(format!("access denied: {text}"))
+}
+
+fn denied_plainly(text: String) -> Refusal {
+    Refusal::AccessDenied(text)
+}

@@ -1,0 +1,158 @@
+//! The HTTP interfaces: JSON on the auth port, the web API and applications on the proxy port (wire §a, §b.2, §b.3).
+
+use std::sync::Arc;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tonic::body::Body;
+
+use super::{
+    grpc::{Connection, Verdict},
+    join_service,
+    json::{self, compact},
+    refusal::Refusal,
+    sessions::{self, Access},
+};
+use crate::{net::backend, wire::types::RegisterUsingTokenRequest};
+
+/// Answers one HTTP request, on either port.
+pub(crate) async fn serve(connection: Arc<Connection>, request: Request<Incoming>) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    let method = format!("{} {path}", request.method());
+    let verdict = match connection.admit(&method, None).await {
+        Ok(verdict) => verdict,
+        Err(refusal) => return refusal.response(),
+    };
+    let answer = match connection.port {
+        "auth" => auth(&connection, &path, request).await,
+        _ => proxy(&connection, &path, request).await,
+    };
+    if verdict == Verdict::LoseAnswer {
+        connection.cut.notify_one();
+    }
+    answer.unwrap_or_else(|refusal| refusal.response())
+}
+
+async fn auth(connection: &Connection, path: &str, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    let name = &connection.state.options.cluster_name;
+    match (request.method(), path) {
+        (&Method::POST, "/v2/tokens/register") => join(connection, request).await,
+        (&Method::GET, "/v2/remoteclusters") => Ok(compact(&json!([]))),
+        (&Method::GET, "/v2/configuration/name") => Ok(compact(&json!({
+            "kind": "cluster_name",
+            "version": "v2",
+            "metadata": { "name": "cluster-name", "namespace": "default" },
+            "spec": { "cluster_name": name },
+        }))),
+        _ => Err(Refusal::NotFound(format!("path {path} not found"))),
+    }
+}
+
+/// `/v1` before a path is optional. A certificate for an application opens that application, whatever the path.
+async fn proxy(connection: &Connection, path: &str, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    if let Some(caller) = connection.caller.as_ref().filter(|caller| caller.app_name.is_some()) {
+        let session = caller.app_session.as_deref().unwrap_or_default();
+        return Ok(match sessions::access(&connection.state, &caller.user, session) {
+            Access::Forward(uri) => backend::forward(&uri, request).await,
+            Access::Forbidden => json::text(StatusCode::FORBIDDEN, "Forbidden\n"),
+            Access::Nowhere => json::text(StatusCode::NOT_FOUND, "Not Found\n"),
+        });
+    }
+    match (request.method(), path.strip_prefix("/v1").unwrap_or(path)) {
+        (&Method::GET, "/webapi/find") => Ok(compact(&discovery(connection, false))),
+        (&Method::GET, ping) if ping == "/webapi/ping" || ping.starts_with("/webapi/ping/") => {
+            Ok(compact(&discovery(connection, true)))
+        }
+        (&Method::POST, "/webapi/host/credentials") => join(connection, request).await,
+        (_, other) if other.starts_with("/webapi/") => Err(Refusal::NotFound(format!("path {other} not found"))),
+        _ => Ok(json::found("/web/login")),
+    }
+}
+
+#[derive(Deserialize)]
+struct JoinJson {
+    #[serde(default)]
+    node_name: String,
+    #[serde(default)]
+    role: String,
+    #[serde(default)]
+    token: String,
+    #[serde(default)]
+    public_tls_key: Option<String>,
+    #[serde(default)]
+    public_ssh_key: Option<String>,
+    #[serde(default)]
+    expires: Option<String>,
+}
+
+async fn join(connection: &Connection, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let invalid = || Refusal::BadParameter("invalid request".to_owned());
+    if kind.split(';').next() != Some("application/json") {
+        return Err(invalid());
+    }
+    let body = request.into_body().collect().await.map_err(|_| invalid())?.to_bytes();
+    let given: JoinJson =
+        serde_json::from_slice(&body).map_err(|error| Refusal::BadParameter(format!("invalid request: {error}")))?;
+    let bytes = |field: Option<String>| STANDARD.decode(field.unwrap_or_default()).map_err(|_| invalid());
+    let expires = given.expires.map(|text| text.parse::<prost_types::Timestamp>()).transpose();
+    let request = RegisterUsingTokenRequest {
+        node_name: given.node_name,
+        role: given.role,
+        token: given.token,
+        public_tls_key: bytes(given.public_tls_key)?,
+        public_ssh_key: bytes(given.public_ssh_key)?,
+        expires: expires.map_err(|_| invalid())?,
+        ..RegisterUsingTokenRequest::default()
+    };
+    let certs = join_service::register(connection, &request)?;
+    let list = |values: &[Vec<u8>]| values.iter().map(|value| STANDARD.encode(value)).collect::<Vec<_>>();
+    Ok(compact(&json!({
+        "ssh": STANDARD.encode(&certs.ssh),
+        "tls": STANDARD.encode(&certs.tls),
+        "tls_ca_certs": list(&certs.tls_ca_certs),
+        "ssh_ca_certs": list(&certs.ssh_ca_certs),
+    })))
+}
+
+/// The recorded shapes of `/webapi/find` and `/webapi/ping`.
+fn discovery(connection: &Connection, is_ping: bool) -> Value {
+    let state = &connection.state;
+    let public = state.proxy_address();
+    let listen = state.ports.get().map_or_else(String::new, |ports| ports.proxy.to_string());
+    let release = state.options.release;
+    let mut auth = json!({
+        "type": "", "private_key_policy": "", "piv_slot": "", "device_trust": {}, "has_motd": false,
+        "default_session_ttl": "0s",
+    });
+    if is_ping {
+        auth = json!({
+            "type": "local", "second_factor": "off", "local": { "name": "" }, "private_key_policy": "none",
+            "piv_slot": "", "device_trust_disabled": true, "device_trust": { "disabled": true }, "has_motd": false,
+            "default_session_ttl": "12h0m0s",
+        });
+    }
+    let mut proxy = json!({
+        "kube": { "enabled": true, "listen_addr": listen },
+        "ssh": { "listen_addr": listen, "tunnel_listen_addr": listen, "web_listen_addr": listen,
+                 "public_addr": public },
+        "db": { "postgres_listen_addr": listen, "mysql_listen_addr": listen },
+        "tls_routing_enabled": true,
+    });
+    match release.suite() {
+        Some((suite, _)) => auth["signature_algorithm_suite"] = suite.into(),
+        None => proxy["assist_enabled"] = false.into(),
+    }
+    json!({
+        "auth": auth,
+        "proxy": proxy,
+        "server_version": release.version(),
+        "min_client_version": release.minimum_client(),
+        "cluster_name": state.options.cluster_name,
+        "automatic_upgrades": false,
+    })
+}

@@ -1,0 +1,55 @@
+//! HTTP answers with the headers of a Teleport cluster (recorded).
+
+use http::{Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use serde::Serialize;
+use tonic::body::Body;
+
+/// One line of JSON.
+pub(crate) fn compact(value: &impl Serialize) -> Response<Body> {
+    answer(StatusCode::OK, serde_json::to_vec(value).unwrap_or_default())
+}
+
+/// Indented by four: how errors come.
+pub(crate) fn indented(code: StatusCode, value: &impl Serialize) -> Response<Body> {
+    let mut text = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    match value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, formatter)) {
+        Ok(()) => answer(code, text),
+        Err(_) => answer(StatusCode::INTERNAL_SERVER_ERROR, Vec::new()),
+    }
+}
+
+/// A redirection without a body.
+pub(crate) fn found(location: &'static str) -> Response<Body> {
+    let mut response = answer(StatusCode::FOUND, Vec::new());
+    response.headers_mut().insert(header::LOCATION, header::HeaderValue::from_static(location));
+    response
+}
+
+/// Plain text.
+pub(crate) fn text(code: StatusCode, body: &str) -> Response<Body> {
+    let mut response = answer(code, body.as_bytes().to_vec());
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn answer(code: StatusCode, body: Vec<u8>) -> Response<Body> {
+    let mut response = Response::new(Body::new(Full::new(Bytes::from(body))));
+    *response.status_mut() = code;
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-cache, no-store, must-revalidate"),
+        (header::CONTENT_TYPE, "application/json"),
+        (header::EXPIRES, "0"),
+        (header::PRAGMA, "no-cache"),
+        (header::REFERRER_POLICY, "strict-origin"),
+        (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000; includeSubDomains"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "SAMEORIGIN"),
+        (header::X_XSS_PROTECTION, "1; mode=block"),
+    ] {
+        response.headers_mut().insert(name, header::HeaderValue::from_static(value));
+    }
+    response
+}

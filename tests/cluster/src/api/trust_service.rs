@@ -1,0 +1,96 @@
+//! `teleport.trust.v1.TrustService`.
+
+use std::{sync::Arc, time::SystemTime};
+
+use tonic::{Request, Response, Status};
+
+use super::{grpc::Connection, refusal::Refusal, resources};
+use crate::{
+    AuthorityKind,
+    pki::{public_key::PublicKey, ssh, x509::BACKDATE},
+    wire::{
+        teleport::trust::v1::{
+            GenerateHostCertRequest, GenerateHostCertResponse, GetCertAuthoritiesRequest, GetCertAuthoritiesResponse,
+            GetCertAuthorityRequest, trust_service_server::TrustService,
+        },
+        types::CertAuthorityV2,
+    },
+};
+
+/// Types a cluster knows besides those a stand-in keeps keys for.
+const WITHOUT_KEYS: &[&str] = &["openssh", "jwt", "saml_idp", "oidc_idp"];
+
+/// The service for one connection.
+pub(crate) struct TrustApi(pub Arc<Connection>);
+
+#[tonic::async_trait]
+impl TrustService for TrustApi {
+    async fn get_cert_authority(
+        &self,
+        request: Request<GetCertAuthorityRequest>,
+    ) -> Result<Response<CertAuthorityV2>, Status> {
+        let request = request.into_inner();
+        let found = self.find(&request.r#type, request.include_key)?;
+        let missing =
+            || Refusal::NotFound(format!("key \"/authorities/{}/{}\" is not found", request.r#type, request.domain));
+        let ours = found.filter(|_| request.domain == self.0.state.options.cluster_name);
+        Ok(Response::new(ours.ok_or_else(missing)?))
+    }
+
+    async fn get_cert_authorities(
+        &self,
+        request: Request<GetCertAuthoritiesRequest>,
+    ) -> Result<Response<GetCertAuthoritiesResponse>, Status> {
+        let request = request.into_inner();
+        let found = self.find(&request.r#type, request.include_key)?;
+        Ok(Response::new(GetCertAuthoritiesResponse { cert_authorities_v2: found.into_iter().collect() }))
+    }
+
+    async fn generate_host_cert(
+        &self,
+        request: Request<GenerateHostCertRequest>,
+    ) -> Result<Response<GenerateHostCertResponse>, Status> {
+        Ok(Response::new(self.host_certificate(&request.into_inner())?))
+    }
+}
+
+impl TrustApi {
+    fn find(&self, kind: &str, with_keys: bool) -> Result<Option<CertAuthorityV2>, Refusal> {
+        if with_keys {
+            let text = "access denied to perform action \"read\" on \"cert_authority\"";
+            return Err(Refusal::AccessDenied(text.to_owned()));
+        }
+        let state = &self.0.state;
+        let authorities = state.authorities();
+        let found = authorities.iter().find(|authority| authority.kind.name() == kind);
+        if found.is_none() && !WITHOUT_KEYS.contains(&kind) {
+            return Err(Refusal::BadParameter(format!("{kind:?} authority type is not supported")));
+        }
+        Ok(found.map(|authority| resources::authority(authority, &state.options.cluster_name)))
+    }
+
+    /// An SSH host certificate for principals named in full (wire §h.4).
+    fn host_certificate(&self, request: &GenerateHostCertRequest) -> Result<GenerateHostCertResponse, Refusal> {
+        let bad = |error: anyhow::Error| Refusal::BadParameter(format!("{error:#}"));
+        let state = &self.0.state;
+        let key = PublicKey::from_authorized_line(&request.key).map_err(bad)?;
+        let ttl = request.ttl.and_then(|ttl| std::time::Duration::try_from(ttl).ok()).unwrap_or_default();
+        let authority = state.authority(AuthorityKind::Host, |host| Ok(host.active.clone()))?;
+        let now = SystemTime::now();
+        let template = ssh::Template {
+            kind: ssh::Kind::Host,
+            key: &key,
+            key_id: "",
+            principals: &request.principals,
+            valid_after: now - BACKDATE,
+            valid_before: now + ttl,
+            extensions: vec![
+                ("x-teleport-authority", request.cluster_name.clone()),
+                ("x-teleport-role", request.role.clone()),
+            ],
+        };
+        let signer = authority.ssh.as_ref().ok_or_else(|| Refusal::Internal("no SSH key".to_owned()))?;
+        let line = ssh::sign(template, signer)?.to_line();
+        Ok(GenerateHostCertResponse { ssh_certificate: line.into_bytes() })
+    }
+}

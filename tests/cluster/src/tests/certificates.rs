@@ -1,0 +1,145 @@
+//! Certificates have the recorded attributes, extensions and order.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use der::Decode;
+use serde_json::Value;
+use x509_cert::Certificate;
+
+use super::recorded::{call, cluster, der, json, message, replay_certificates};
+use crate::{pki::subject::attributes, wire::proto::Certs};
+
+/// One line per attribute and extension of an X.509 certificate; what must differ is blanked.
+fn x509_shape(der: &[u8]) -> Vec<String> {
+    let certificate = Certificate::from_der(der).unwrap();
+    let tbs = certificate.tbs_certificate();
+    let mut lines: Vec<String> = Vec::new();
+    for (title, name) in [("issuer", tbs.issuer()), ("subject", tbs.subject())] {
+        for rdn in name.iter_rdn() {
+            lines.push(format!("{title}: a set of {}", rdn.len()));
+        }
+        for (part, (oid, value)) in name.iter().zip(attributes(name)) {
+            let serial = oid.to_string() == "2.5.4.5";
+            let value = if serial { "SERIAL".to_owned() } else { blank(&value) };
+            lines.push(format!("{title}: {oid} {:?} {value}", der::Tagged::tag(&part.value)));
+        }
+    }
+    for extension in tbs.extensions().unwrap() {
+        let key_id = ["2.5.29.14", "2.5.29.35"].contains(&extension.extn_id.to_string().as_str());
+        let value = if key_id {
+            vec![extension.extn_value.as_bytes().len() as u8]
+        } else {
+            extension.extn_value.as_bytes().to_vec()
+        };
+        lines.push(format!("extension {} critical={} {value:02x?}", extension.extn_id, extension.critical));
+    }
+    lines.push(format!("signature {}", certificate.signature_algorithm().oid));
+    let validity = tbs.validity();
+    let life = validity.not_after.to_unix_duration() - validity.not_before.to_unix_duration();
+    lines.push(format!("life of about {} minutes", (life.as_secs() + 30) / 60));
+    lines
+}
+
+/// The same for an SSH certificate.
+fn ssh_shape(line: &[u8]) -> Vec<String> {
+    let certificate = ssh_key::Certificate::from_openssh(std::str::from_utf8(line).unwrap().trim()).unwrap();
+    let mut lines = vec![
+        format!("{:?} {} serial {}", certificate.cert_type(), certificate.algorithm(), certificate.serial()),
+        format!("key id {}", certificate.key_id()),
+        format!("signed with {}", certificate.signature().algorithm()),
+        format!("critical {:?}", certificate.critical_options().iter().collect::<Vec<_>>()),
+    ];
+    lines.extend(certificate.valid_principals().iter().map(|principal| format!("principal {}", blank(principal))));
+    lines.extend(certificate.extensions().iter().map(|(name, value)| format!("extension {name} {value:?}")));
+    lines
+}
+
+fn blank(value: &str) -> String {
+    let nobody = "-teleport-nologin-";
+    if value.starts_with(nobody) { format!("{nobody}UUID") } else { value.to_owned() }
+}
+
+fn assert_same(ours: &Certs, recorded: &Certs) {
+    assert_eq!(x509_shape(&der(&ours.tls)), x509_shape(&der(&recorded.tls)));
+    assert_eq!(ssh_shape(&ours.ssh), ssh_shape(&recorded.ssh));
+    assert_eq!(ours.ssh.ends_with(b"\n"), recorded.ssh.ends_with(b"\n"));
+    assert_eq!(ours.tls_ca_certs.len(), recorded.tls_ca_certs.len());
+    assert_eq!(ours.ssh_ca_certs.len(), recorded.ssh_ca_certs.len());
+    for (ours, recorded) in ours.tls_ca_certs.iter().zip(&recorded.tls_ca_certs) {
+        assert_eq!(x509_shape(&der(ours)), x509_shape(&der(recorded)));
+    }
+}
+
+/// Number of a call in the run `oneshot-direct`.
+fn compare_issued(number: u64) {
+    let (_, bot) = cluster("robot3");
+    let recording = call("oneshot-direct", number);
+    assert_same(&replay_certificates(&bot, &recording), &message(&recording, "response"));
+}
+
+#[test]
+fn an_impersonated_certificate_is_as_recorded() {
+    compare_issued(86);
+}
+
+#[test]
+fn an_application_certificate_is_as_recorded() {
+    compare_issued(105);
+}
+
+#[test]
+fn a_database_certificate_is_as_recorded() {
+    compare_issued(137);
+}
+
+#[test]
+fn a_renewal_is_as_recorded() {
+    let (_, bot) = cluster("genm");
+    let recording = call("gen-mismatch", 348);
+    assert_same(&replay_certificates(&bot, &recording), &message(&recording, "response"));
+}
+
+/// The join over HTTP, for each kind of key that was recorded.
+#[test]
+fn a_join_is_as_recorded() {
+    for (file, bot) in [("rsa", "mrsa"), ("ec", "mec"), ("ed", "med")] {
+        let recording = json(&format!("join-http/{file}.json"));
+        let answer: Value = serde_json::from_str(recording["response"].as_str().unwrap()).unwrap();
+        let field = |value: &Value| STANDARD.decode(value.as_str().unwrap()).unwrap();
+        let list = |value: &Value| value.as_array().unwrap().iter().map(field).collect::<Vec<_>>();
+        let recorded = Certs {
+            ssh: field(&answer["ssh"]),
+            tls: field(&answer["tls"]),
+            tls_ca_certs: list(&answer["tls_ca_certs"]),
+            ssh_ca_certs: list(&answer["ssh_ca_certs"]),
+        };
+        let name = super::recorded::caller(&recorded).user.trim_start_matches("bot-").to_owned();
+        assert!(name.contains(&bot[1..]), "{name}");
+        let (control, _) = cluster(&name);
+        let anonymous = super::recorded::connection(&control, None);
+        let request = crate::wire::types::RegisterUsingTokenRequest {
+            token: "recorded".to_owned(),
+            role: "Bot".to_owned(),
+            public_ssh_key: field(&recording["request"]["public_ssh_key"]),
+            public_tls_key: field(&recording["request"]["public_tls_key"]),
+            ..Default::default()
+        };
+        assert_same(&crate::api::join_service::register(&anonymous, &request).unwrap(), &recorded);
+    }
+}
+
+/// OpenSSH itself must accept the signature; `ssh-keygen -L` only prints, so the bytes are verified here.
+#[test]
+fn ssh_signatures_verify() {
+    use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey};
+    let (_, bot) = cluster("robot3");
+    let certs = replay_certificates(&bot, &call("oneshot-direct", 86));
+    let wire = STANDARD.decode(std::str::from_utf8(&certs.ssh).unwrap().split(' ').nth(1).unwrap().trim()).unwrap();
+    // string { string "rsa-sha2-512", string of 256 bytes }
+    let blob = 4 + 4 + 12 + 4 + 256;
+    let (signed, signature) = (&wire[..wire.len() - blob], &wire[wire.len() - 256..]);
+    let key = bot.state.authority(crate::AuthorityKind::User, |user| Ok(user.active.clone())).unwrap();
+    let spki = key.ssh.as_ref().unwrap().public().to_spki().unwrap();
+    UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA512, spki.subject_public_key.raw_bytes())
+        .verify(signed, signature)
+        .unwrap();
+}

@@ -1,0 +1,8 @@
+//! The stand-in against recordings of a real cluster, and its ports from outside.
+
+mod certificates;
+mod client;
+mod faults;
+mod recorded;
+mod routes;
+mod shapes;
