@@ -43,18 +43,17 @@ pub(crate) fn explain(route: &Route, error: &(dyn Error + 'static)) -> String {
         if let Some(tls) = current.downcast_ref::<rustls::Error>() {
             return explain_tls(route, tls);
         }
+        source = current.source();
         if let Some(io) = current.downcast_ref::<std::io::Error>() {
-            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                return explain_tls(route, tls);
-            }
             if io.kind() == std::io::ErrorKind::UnexpectedEof {
                 return format!("{route} closed the connection during TLS: wrong port or cluster name");
             }
-            if io.get_ref().is_none() {
-                return io.to_string();
+            match io.get_ref() {
+                // Its `source` would skip what it wraps.
+                Some(wrapped) => source = Some(wrapped),
+                None => return io.to_string(),
             }
         }
-        source = current.source();
     }
     root(error).to_string()
 }
@@ -137,8 +136,8 @@ pub(crate) fn http(code: u16, body: &[u8]) -> Failure {
     let message = json.pointer("/error/message").or_else(|| json.get("message")).and_then(|text| text.as_str());
     let words = message.map_or_else(|| format!("HTTP status {code}"), str::to_owned);
     let kind = match code {
-        429 | 502..=504 => FailureKind::Unavailable,
         404 | 501 => FailureKind::Unsupported,
+        429 | 500..=599 => FailureKind::Unavailable,
         _ => FailureKind::Denied,
     };
     if words.contains("token expired or not found") || words.contains("token is not valid") {

@@ -4,21 +4,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use cap_fs_ext::{FollowSymlinks, OpenOptionsFollowExt};
-use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
+use cap_std::fs::Dir;
 use identity::{Destination, Failure, FailureKind, OutputFile};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
-use tracing::{info, warn};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use tracing::warn;
 use zeroize::Zeroizing;
 
-use crate::set::{Set, regular};
+use crate::file;
+use crate::root::{self, Missing};
+use crate::set::{Set, Switched};
 
-/// May the destination itself be a symlink? What is inside is never followed (surface §B.5).
+/// The file that is locked, the original's own: the two exclude each other (surface §D.1).
+const LOCK: &str = "lock";
+/// The empty file that proves that writing would succeed, the original's own (surface §C.1).
+const WRITE_TEST: &str = ".write-test";
+
+/// May the path of the destination lead through symlinks? Those inside are never followed (surface §B.5, §E.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Symlinks {
     /// Followed.
     Insecure,
-    /// Refused: every kernel that this program runs on can.
+    /// Refused, in parents too, as the original does. It takes no special kernel, so `try-secure` is the same.
     #[default]
     Secure,
 }
@@ -43,7 +50,7 @@ impl Directory {
         Ok(Self { path: Arc::new(path), symlinks, said: Arc::default() })
     }
 
-    /// Runs `work` on a blocking thread, against a handle of the directory.
+    /// Runs `work` on a blocking thread.
     async fn blocking<T: Send + 'static>(
         &self,
         what: &'static str,
@@ -53,64 +60,43 @@ impl Directory {
         let done = tokio::task::spawn_blocking(move || work(&this)).await;
         let done = done.map_err(|e| Failure::new(FailureKind::Internal, e.to_string()))?;
         done.map_err(|e| {
-            let remedy = match e.kind() {
-                io::ErrorKind::PermissionDenied => {
-                    ": Teleport does not have permission to access it; let the user that runs tbot own it (`chown`, or `tbot init`)"
-                }
-                io::ErrorKind::ReadOnlyFilesystem => ": mount it writable, or choose another path",
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ": make room, the old files are still in place",
-                _ => "",
-            };
-            Failure::new(FailureKind::Storage, format!("directory {} cannot be {what}: {e}{remedy}", self.path.display()))
+            let message = format!("directory {} cannot be {what}: {e}{}", self.path.display(), remedy(e.kind()));
+            Failure::new(FailureKind::Storage, message)
         })
     }
 
-    fn open(&self) -> io::Result<Dir> {
-        let follow = if self.symlinks == Symlinks::Insecure { OFlags::empty() } else { OFlags::NOFOLLOW };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | follow;
-        let handle = rustix::fs::open(self.path.as_path(), flags, Mode::empty()).map_err(|e| match e {
-            rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => match self.path.symlink_metadata() {
-                Ok(metadata) if metadata.is_symlink() => {
-                    io::Error::other("it is a symlink: name the directory itself, or set `symlinks: insecure`")
-                }
-                _ => io::Error::other("it exists and is not a directory"),
-            },
-            other => other.into(),
-        })?;
-        Ok(Dir::from_std_file(handle.into()))
-    }
-
-    /// Creates what is missing, parents too, each 0700 whatever the umask.
-    fn create(&self) -> io::Result<()> {
-        let missing: Vec<_> = self
-            .path
-            .ancestors()
-            .take_while(|path| path.symlink_metadata().is_err_and(|e| e.kind() == io::ErrorKind::NotFound))
-            .collect();
-        for path in missing.into_iter().rev() {
-            use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-            match std::fs::DirBuilder::new().mode(0o700).create(path) {
-                Ok(()) => {
-                    std::fs::set_permissions(path, PermissionsExt::from_mode(0o700))?;
-                    info!(target: "TBOT", "Created directory {path:?}");
-                }
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
-            }
-        }
-        Ok(())
+    fn open(&self, missing: Missing) -> io::Result<Dir> {
+        root::open(&self.path, self.symlinks, missing)
     }
 
     fn try_lock(&self) -> io::Result<Option<cap_std::fs::File>> {
-        self.create()?;
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).mode(0o600).follow(FollowSymlinks::No);
-        let file = regular(self.open()?.open_with("lock", &options)?)?;
+        let file = file::open_or_create(&self.open(Missing::Create)?, LOCK).map_err(|e| file::named(&e, LOCK))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(Errno::WOULDBLOCK) => Ok(None),
             Err(e) => Err(e.into()),
         }
+    }
+
+    fn prove_writable(&self) -> io::Result<()> {
+        let dir = self.open(Missing::Create)?;
+        let set = Set { dir: &dir, step: &|_| Ok(()) };
+        set.recover()?;
+        let proof = file::open_or_create(&dir, WRITE_TEST).map_err(|e| file::named(&e, WRITE_TEST))?;
+        match proof.metadata()?.len() {
+            0 => Ok(()),
+            _ => proof.set_len(0),
+        }
+    }
+
+    fn replace(&self, files: &[OutputFile]) -> io::Result<()> {
+        let dir = self.open(Missing::Refuse)?;
+        let switched = Set { dir: &dir, step: &|_| Ok(()) }.write(files)?;
+        if switched == Switched::InPlace && !self.said.swap(true, Ordering::Relaxed) {
+            let path = self.path.display();
+            warn!(target: "TBOT", "Files in {path} were prepared so that they cannot be replaced: they are rewritten in place, which a reader can see half done.");
+        }
+        Ok(())
     }
 }
 
@@ -125,16 +111,7 @@ impl Destination for Directory {
     }
 
     async fn prepare(&self) -> Result<(), Failure> {
-        self.blocking("prepared", |this| {
-            this.create()?;
-            let dir = this.open()?;
-            let mut options = OpenOptions::new();
-            options.write(true).create(true).truncate(true).mode(0o600).follow(FollowSymlinks::No);
-            // The name that the original uses to prove the same.
-            regular(dir.open_with(".write-test", &options)?)?;
-            Set { dir: &dir, step: &|_| Ok(()) }.recover()
-        })
-        .await
+        self.blocking("prepared", Self::prove_writable).await
     }
 
     async fn lock(&self) -> Result<Box<dyn Send + Sync>, Failure> {
@@ -149,31 +126,30 @@ impl Destination for Directory {
     }
 
     async fn write(&self, files: Vec<OutputFile>) -> Result<(), Failure> {
-        self.blocking("written", move |this| {
-            let dir = this.open()?;
-            let set = Set { dir: &dir, step: &|_| Ok(()) };
-            match set.write(&files) {
-                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                    set.write_in_place(&files)?;
-                    if !this.said.swap(true, Ordering::Relaxed) {
-                        warn!(target: "TBOT", "The directory {} is not writable, the files in it are: they are rewritten in place, which a reader can see half done.", this.path.display());
-                    }
-                    Ok(())
-                }
-                done => done,
-            }
-        })
-        .await
+        self.blocking("written", move |this| this.replace(&files)).await
     }
 
     async fn read(&self, path: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
         let path = path.to_owned();
-        self.blocking("read", move |this| match this.open() {
-            Ok(dir) => Set { dir: &dir, step: &|_| Ok(()) }.read(&path),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
+        self.blocking("read", move |this| match file::existing(this.open(Missing::Refuse))? {
+            Some(dir) => Set { dir: &dir, step: &|_| Ok(()) }.read(&path),
+            None => Ok(None),
         })
         .await
+    }
+}
+
+fn remedy(kind: io::ErrorKind) -> String {
+    match kind {
+        io::ErrorKind::PermissionDenied => format!(
+            ": Teleport does not have permission to access it; let the user that runs tbot (uid {}) own it, with `chown` or `tbot init`",
+            rustix::process::geteuid().as_raw()
+        ),
+        io::ErrorKind::ReadOnlyFilesystem => ": mount it writable, or choose another path".into(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ": make room, the files of before are still in place".into()
+        }
+        _ => String::new(),
     }
 }
 
@@ -229,6 +205,34 @@ mod tests {
         insecure.prepare().await.unwrap();
         insecure.write(one_file()).await.unwrap();
         assert!(real.join("key").exists());
+    }
+
+    #[tokio::test]
+    async fn a_symlink_among_the_parents_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        std::fs::create_dir(folder.path().join("real")).unwrap();
+        symlink(folder.path().join("real"), &link).unwrap();
+        let destination = Directory::new(&link.join("a/b"), Symlinks::Secure).unwrap();
+        let refused = destination.prepare().await.unwrap_err();
+        assert!(refused.message.contains(&format!("{}: it is a symlink", link.display())), "{refused}");
+        assert!(!folder.path().join("real/a").exists());
+        Directory::new(&link.join("a/b"), Symlinks::Insecure).unwrap().prepare().await.unwrap();
+        assert!(folder.path().join("real/a/b/.write-test").exists());
+    }
+
+    /// Opening a FIFO waits for its other end, and with it would the whole agent.
+    #[tokio::test]
+    async fn a_fifo_in_place_of_the_hosts_own_files_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [LOCK, WRITE_TEST] {
+            rustix::fs::mkfifoat(rustix::fs::CWD, folder.path().join(name), rustix::fs::Mode::RUSR).unwrap();
+        }
+        let destination = Directory::new(folder.path(), Symlinks::Secure).unwrap();
+        for refused in [destination.prepare().await.unwrap_err(), destination.lock().await.err().unwrap()] {
+            assert!(refused.message.contains("not a regular file"), "{refused}");
+            assert_eq!(refused.kind, FailureKind::Storage);
+        }
     }
 
     #[tokio::test]

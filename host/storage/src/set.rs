@@ -5,24 +5,27 @@
 //! 3. each file is moved into its place, and the empty folder removed.
 //!
 //! What a crash leaves behind says how to go on: a `.tbot-staged` is removed, a `.tbot-commit` is completed ([`Set::recover`]).
+//! The directory itself is locked meanwhile, so that two processes, or two outputs, do not take each other's work for a crash.
 
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
-use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt};
-use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, File, MetadataExt, OpenOptions, OpenOptionsExt};
+use cap_fs_ext::DirExt;
+use cap_std::fs::{Dir, File, MetadataExt};
 use identity::OutputFile;
-use rustix::fs::{Gid, Mode, Uid, XattrFlags, fchmod, fchown, fgetxattr, fsetxattr};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use zeroize::Zeroizing;
+
+use crate::file::{self, descend, existing, named, split, sync};
 
 const STAGED: &str = ".tbot-staged";
 const COMMIT: &str = ".tbot-commit";
-/// Where Linux keeps the ACL of a file.
-const ACL: &str = "system.posix_acl_access";
-/// The largest file that is read back: what a plugin may write at most.
-const READ_BYTES: u64 = 1 << 20;
-const SECRET: Mode = Mode::RUSR.union(Mode::WUSR);
-const PRIVATE: Mode = Mode::RWXU;
+/// How long another switch in the same directory may take: 32 files on a slow disk.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// How often is looked whether it is over.
+const LOCK_POLL: Duration = Duration::from_millis(20);
 
 /// A directory, and what happens between the steps of a switch: nothing, or a test's crash.
 pub(crate) struct Set<'a> {
@@ -30,177 +33,211 @@ pub(crate) struct Set<'a> {
     pub(crate) step: &'a dyn Fn(&str) -> io::Result<()>,
 }
 
+/// How a set was replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Switched {
+    /// Every file by a new one.
+    Whole,
+    /// At least one file by rewriting it, since it cannot be replaced by one that the same people may read.
+    InPlace,
+}
+
 impl Set<'_> {
-    /// Replaces the set. On an error before the commit the old set is untouched and the staging folder removed.
-    pub(crate) fn write(&self, files: &[OutputFile]) -> io::Result<()> {
-        self.recover()?;
-        self.stage(files).inspect_err(|_| drop(self.dir.remove_dir_all(STAGED)))?;
-        self.complete()
+    /// Replaces the set. On an error before the commit the old set is untouched and the staging folder removed; after it, the next
+    /// start, read or write completes the new set.
+    pub(crate) fn write(&self, files: &[OutputFile]) -> io::Result<Switched> {
+        let _lock = self.lock()?;
+        self.clean_up()?;
+        let staged = match file::create_private(self.dir, STAGED) {
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                return self.write_in_place(files).map(|()| Switched::InPlace);
+            }
+            created => created.map_err(|e| named(&e, STAGED))?,
+        };
+        self.stage(&staged, files).inspect_err(|_| drop(self.dir.remove_dir_all(STAGED)))?;
+        self.complete(files)
     }
 
     /// Completes or clears what a crash left behind.
     pub(crate) fn recover(&self) -> io::Result<()> {
-        if self.dir.symlink_metadata(STAGED).is_ok() {
-            self.dir.remove_dir_all(STAGED)?;
+        match self.dir.symlink_metadata(STAGED).is_ok() || self.dir.symlink_metadata(COMMIT).is_ok() {
+            true => {
+                let _lock = self.lock()?;
+                self.clean_up()
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// What a reader sees at `path`, once a switch that was committed is complete.
+    pub(crate) fn read(&self, path: &str) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+        if self.dir.symlink_metadata(COMMIT).is_ok() {
+            self.recover()?;
+        }
+        let (parents, name) = split(path);
+        let opened = descend(self.dir, &parents, false).and_then(|folder| file::open_read(&folder, name));
+        let opened = existing(opened).map_err(|e| named(&e, path))?;
+        opened.map(|opened| file::contents(opened).map_err(|e| named(&e, path))).transpose()
+    }
+
+    fn lock(&self) -> io::Result<Option<OwnedFd>> {
+        let handle = file::handle(self.dir)?;
+        let end = Instant::now() + LOCK_WAIT;
+        loop {
+            match flock(&handle, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(handle)),
+                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => std::thread::sleep(LOCK_POLL),
+                Err(Errno::WOULDBLOCK | Errno::INTR) => {
+                    let words = "another process holds it locked: give each tbot its own destination";
+                    return Err(io::Error::new(io::ErrorKind::ResourceBusy, words));
+                }
+                // Some network file systems lock no directories.
+                Err(_) => return Ok(None),
+            }
+        }
+    }
+
+    fn clean_up(&self) -> io::Result<()> {
+        if let Ok(found) = self.dir.symlink_metadata(STAGED) {
+            let removed = if found.is_dir() { self.dir.remove_dir_all(STAGED) } else { self.dir.remove_file(STAGED) };
+            removed.map_err(|e| named(&e, STAGED))?;
         }
         match self.dir.symlink_metadata(COMMIT) {
-            Ok(_) => self.complete(),
+            Ok(_) => self.complete(&[]).map(drop),
             Err(_) => Ok(()),
         }
     }
 
-    fn stage(&self, files: &[OutputFile]) -> io::Result<()> {
-        self.dir.create_dir_with(STAGED, DirBuilder::new().mode(PRIVATE.as_raw_mode()))?;
-        let staged = self.dir.open_dir_nofollow(STAGED)?;
-        fchmod(handle(&staged)?, PRIVATE)?;
+    fn stage(&self, staged: &Dir, files: &[OutputFile]) -> io::Result<()> {
         for file in files {
             (self.step)("stage")?;
-            let (parents, name) = split(file.path.as_str());
-            let folder = descend(&staged, &parents, true)?;
-            let mut options = OpenOptions::new();
-            options.write(true).create_new(true).mode(SECRET.as_raw_mode());
-            let mut target = folder.open_with(name, &options)?;
-            target.write_all(&file.contents)?;
-            fchmod(&target, SECRET)?;
-            self.inherit(&parents, name, &target).map_err(|e| named(&e, file.path.as_str()))?;
-            target.sync_all()?;
-            sync(&folder)?;
+            self.stage_file(staged, file).map_err(|e| named(&e, file.path.as_str()))?;
         }
-        sync(&staged)?;
+        sync(staged)?;
         (self.step)("commit")?;
         self.dir.rename(STAGED, self.dir, COMMIT)?;
+        (self.step)("sync")?;
         sync(self.dir)
     }
 
-    /// Gives `new` the owner, mode and ACL of the file that it will replace: an operator may have prepared it.
-    fn inherit(&self, parents: &[&str], name: &str, new: &File) -> io::Result<()> {
-        let old = match descend(self.dir, parents, false).and_then(|folder| open_file(&folder, name)) {
-            Ok(old) => old,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(e),
-        };
-        let (had, has) = (old.metadata()?, new.metadata()?);
-        if (had.uid(), had.gid()) != (has.uid(), has.gid()) {
-            // Only root may give a file away; where we cannot, the reader's ACL still holds.
-            let _ = fchown(new, Some(Uid::from_raw(had.uid())), Some(Gid::from_raw(had.gid())));
-        }
-        fchmod(new, Mode::from_raw_mode(had.mode() & 0o777))?;
-        let mut acl = vec![0; 4096];
-        if let Ok(length) = fgetxattr(&old, ACL, &mut acl) {
-            fsetxattr(new, ACL, acl.get(..length).unwrap_or_default(), XattrFlags::empty())?;
-        }
-        Ok(())
-    }
-
-    fn complete(&self) -> io::Result<()> {
-        let commit = self.dir.open_dir_nofollow(COMMIT)?;
-        self.place(&commit, self.dir)?;
-        (self.step)("remove")?;
-        self.dir.remove_dir_all(COMMIT)?;
-        sync(self.dir)
-    }
-
-    fn place(&self, from: &Dir, to: &Dir) -> io::Result<()> {
-        for entry in from.entries()? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if entry.file_type()?.is_dir() {
-                let text = name.to_string_lossy();
-                self.place(&from.open_dir_nofollow(&name)?, &descend(to, &[&text], true)?)?;
-            } else {
-                (self.step)("place")?;
-                from.rename(&name, to, &name).map_err(|e| named(&e, &name.to_string_lossy()))?;
+    fn stage_file(&self, staged: &Dir, file: &OutputFile) -> io::Result<()> {
+        let (parents, name) = split(file.path.as_str());
+        let folder = descend(staged, &parents, true)?;
+        let new = file::create(&folder, name)?;
+        file::reserve(&new, file.contents.len())?;
+        // Here, not after the commit: it may fail.
+        let target = descend(self.dir, &parents, true)?;
+        if let Some(old) = existing(file::open_read(&target, name))? {
+            file::inherit(&old, &new)?;
+            if !file::alike(&old, &new)? {
+                file::reserve(&file::open_write(&target, name)?, file.contents.len())?;
             }
         }
-        sync(to)
+        file::rewrite(&new, &file.contents)?;
+        sync(&folder)
+    }
+
+    /// Moves what was committed into place, in the order of `files`, back to back.
+    fn complete(&self, files: &[OutputFile]) -> io::Result<Switched> {
+        let commit = self.own_commit().map_err(|e| named(&e, COMMIT))?;
+        let mut paths = Vec::new();
+        list(&commit, "", &mut paths)?;
+        paths.sort_by_key(|path| files.iter().position(|file| file.path.as_str() == path));
+        let moves: io::Result<Vec<_>> =
+            paths.iter().map(|path| Move::plan(&commit, self.dir, path).map_err(|e| named(&e, path))).collect();
+        let moves = moves?;
+        let mut switched = Switched::Whole;
+        for (one, path) in moves.iter().zip(&paths) {
+            (self.step)("place")?;
+            if one.perform().map_err(|e| named(&e, path))? == Switched::InPlace {
+                switched = Switched::InPlace;
+            }
+        }
+        for one in &moves {
+            sync(&one.to)?;
+        }
+        (self.step)("remove")?;
+        self.dir.remove_dir_all(COMMIT)?;
+        sync(self.dir)?;
+        Ok(switched)
+    }
+
+    /// The committed folder, if it is one that we, or the owner of the directory, have made.
+    fn own_commit(&self) -> io::Result<Dir> {
+        let commit = self.dir.open_dir_nofollow(COMMIT)?;
+        let (found, around) = (commit.dir_metadata()?, self.dir.dir_metadata()?);
+        let trusted = [rustix::process::geteuid().as_raw(), around.uid()].contains(&found.uid());
+        match trusted && found.mode() & 0o022 == 0 {
+            true => Ok(commit),
+            false => Err(io::Error::other(format!("not made by this user but by uid {}: remove it", found.uid()))),
+        }
     }
 
     /// Rewrites files in their places: for a directory that is not ours, holding files that are. Not safe against a crash.
-    pub(crate) fn write_in_place(&self, files: &[OutputFile]) -> io::Result<()> {
-        let mut open = Vec::new();
-        for file in files {
+    fn write_in_place(&self, files: &[OutputFile]) -> io::Result<()> {
+        let open = |file: &OutputFile| {
             let (parents, name) = split(file.path.as_str());
-            let mut options = OpenOptions::new();
-            options.write(true).follow(FollowSymlinks::No);
-            let target = descend(self.dir, &parents, false).and_then(|folder| folder.open_with(name, &options));
-            let target = target.and_then(regular).map_err(|e| named(&e, file.path.as_str()))?;
-            open.push((target, file));
-        }
-        // All could be opened: only now the first is touched.
-        for (mut target, file) in open {
-            target.set_len(0)?;
-            target.write_all(&file.contents)?;
-            target.sync_all()?;
+            let target = descend(self.dir, &parents, false).and_then(|folder| file::open_write(&folder, name))?;
+            file::reserve(&target, file.contents.len())?;
+            Ok(target)
+        };
+        let targets: io::Result<Vec<File>> =
+            files.iter().map(|file| open(file).map_err(|e: io::Error| named(&e, file.path.as_str()))).collect();
+        // All could be opened and have room: only now the first is touched.
+        for (target, file) in targets?.iter().zip(files) {
+            file::rewrite(target, &file.contents).map_err(|e| named(&e, file.path.as_str()))?;
         }
         Ok(())
     }
+}
 
-    /// What a reader sees at `path`.
-    pub(crate) fn read(&self, path: &str) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+/// One file on its way from the committed folder into its place.
+struct Move {
+    from: Dir,
+    to: Dir,
+    name: String,
+    how: Switched,
+}
+
+impl Move {
+    fn plan(commit: &Dir, dir: &Dir, path: &str) -> io::Result<Self> {
         let (parents, name) = split(path);
-        let file = match descend(self.dir, &parents, false).and_then(|folder| open_file(&folder, name)) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(named(&e, path)),
+        let (from, to) = (descend(commit, &parents, false)?, descend(dir, &parents, true)?);
+        let how = match existing(file::open_read(&to, name))? {
+            Some(old) if !file::alike(&old, &file::open_read(&from, name)?)? => Switched::InPlace,
+            _ => Switched::Whole,
         };
-        let mut contents = Zeroizing::new(Vec::new());
-        file.take(READ_BYTES + 1).read_to_end(&mut contents)?;
-        if contents.len() as u64 > READ_BYTES {
-            return Err(named(&io::Error::other(format!("larger than {READ_BYTES} bytes")), path));
+        Ok(Self { from, to, name: name.to_owned(), how })
+    }
+
+    fn perform(&self) -> io::Result<Switched> {
+        let Self { from, to, name, how } = self;
+        if *how == Switched::Whole {
+            match from.rename(name, to, name) {
+                // A file that is itself a mount, or another's in a sticky directory, can be rewritten only.
+                Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ResourceBusy) => {}
+                done => return done.map(|()| Switched::Whole),
+            }
         }
-        Ok(Some(contents))
+        let contents = file::contents(file::open_read(from, name)?)?;
+        let target = file::open_write(to, name)?;
+        file::reserve(&target, contents.len())?;
+        file::rewrite(&target, &contents)?;
+        from.remove_file(name)?;
+        Ok(Switched::InPlace)
     }
 }
 
-/// Opens a regular file for reading; whatever else has its name is refused without being touched.
-pub(crate) fn open_file(folder: &Dir, name: &str) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    // A FIFO must not hold us up.
-    options.read(true).follow(FollowSymlinks::No).custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
-    regular(folder.open_with(name, &options)?)
-}
-
-/// Hands a regular file through.
-pub(crate) fn regular(file: File) -> io::Result<File> {
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::other("not a regular file: remove what has its name")),
-    }
-}
-
-fn split(path: &str) -> (Vec<&str>, &str) {
-    let mut parts: Vec<_> = path.split('/').collect();
-    let name = parts.pop().unwrap_or_default();
-    (parts, name)
-}
-
-/// Walks down, following no symlink; creates what is missing, 0700, where `create` says so.
-fn descend(dir: &Dir, parents: &[&str], create: bool) -> io::Result<Dir> {
-    let mut folder = dir.try_clone()?;
-    for name in parents {
-        if create && folder.symlink_metadata(name).is_err() {
-            folder.create_dir_with(name, DirBuilder::new().mode(PRIVATE.as_raw_mode()))?;
-            folder = folder.open_dir_nofollow(name)?;
-            fchmod(handle(&folder)?, PRIVATE)?;
-        } else {
-            folder = folder.open_dir_nofollow(name)?;
+fn list(folder: &Dir, prefix: &str, paths: &mut Vec<String>) -> io::Result<()> {
+    for entry in folder.entries()? {
+        let entry = entry?;
+        let path = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        match entry.file_type()?.is_dir() {
+            true => list(&folder.open_dir_nofollow(entry.file_name())?, &format!("{path}/"), paths)?,
+            false => paths.push(path),
         }
     }
-    Ok(folder)
-}
-
-pub(crate) fn sync(dir: &Dir) -> io::Result<()> {
-    Ok(rustix::fs::fsync(handle(dir)?)?)
-}
-
-/// A handle of the directory itself: those of cap-std may be path handles, which can be neither synced nor changed.
-fn handle(dir: &Dir) -> io::Result<std::os::fd::OwnedFd> {
-    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(dir.as_fd(), ".", flags, Mode::empty())?)
-}
-
-fn named(error: &io::Error, path: &str) -> io::Error {
-    io::Error::new(error.kind(), format!("`{path}`: {error}"))
+    Ok(())
 }
 
 #[cfg(test)]
@@ -252,8 +289,9 @@ mod tests {
             };
             let doomed = Set { dir: &dir, step: &step };
             // Not `write`: a process that is killed cleans nothing up.
-            let crashed =
-                doomed.recover().and_then(|()| doomed.stage(&files("two"))).and_then(|()| doomed.complete()).is_err();
+            let staged = file::create_private(&dir, STAGED).unwrap();
+            let wanted = files("two");
+            let crashed = doomed.stage(&staged, &wanted).and_then(|()| doomed.complete(&wanted)).is_err();
             calm.recover().unwrap();
             match generation(&calm).as_slice() {
                 [one] if one == "one" => old += 1,
@@ -282,6 +320,79 @@ mod tests {
         assert_eq!(generation(&calm), ["one"]);
         let names: Vec<_> = std::fs::read_dir(keep.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names.len(), 3, "{names:?}");
+    }
+
+    #[test]
+    fn files_change_in_the_order_of_the_output() {
+        for kept in 0..4 {
+            let (_keep, dir) = folder();
+            Set { dir: &dir, step: &|_| Ok(()) }.write(&files("one")).unwrap();
+            let left = Cell::new(kept);
+            let step = |step: &str| match step {
+                "place" if left.replace(left.get() - 1) == 0 => Err(io::Error::other("crash")),
+                _ => Ok(()),
+            };
+            Set { dir: &dir, step: &step }.write(&files("two")).unwrap_err();
+            let words = |(at, file): (usize, &OutputFile)| {
+                let text = dir.read_to_string(file.path.as_str()).unwrap();
+                assert_eq!(text.ends_with("two"), (at as i32) < kept, "{kept}: {text}");
+            };
+            files("").iter().enumerate().for_each(words);
+            // A reader that asks us never sees the mixture.
+            assert_eq!(generation(&Set { dir: &dir, step: &|_| Ok(()) }), ["two"]);
+        }
+    }
+
+    #[test]
+    fn another_switch_is_waited_for_and_what_it_staged_is_not_touched() {
+        let (keep, dir) = folder();
+        let other = std::fs::File::open(keep.path()).unwrap();
+        flock(&other, FlockOperation::NonBlockingLockExclusive).unwrap();
+        std::fs::create_dir(keep.path().join(STAGED)).unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let dir = Dir::open_ambient_dir(keep.path(), ambient_authority()).unwrap();
+                Set { dir: &dir, step: &|_| Ok(()) }.write(&files("one")).unwrap()
+            });
+            std::thread::sleep(LOCK_POLL * 5);
+            assert!(!writer.is_finished() && dir.symlink_metadata(STAGED).is_ok());
+            drop(other);
+            assert_eq!(writer.join().unwrap(), Switched::Whole);
+        });
+        assert_eq!(generation(&Set { dir: &dir, step: &|_| Ok(()) }), ["one"]);
+    }
+
+    #[test]
+    fn a_commit_that_is_not_ours_is_refused() {
+        for hostile in ["symlink", "writable", "file"] {
+            let (keep, dir) = folder();
+            let set = Set { dir: &dir, step: &|_| Ok(()) };
+            set.write(&files("one")).unwrap();
+            let outside = tempfile::tempdir().unwrap();
+            std::fs::write(outside.path().join("key"), "planted").unwrap();
+            let commit = keep.path().join(COMMIT);
+            match hostile {
+                "symlink" => symlink(outside.path(), &commit).unwrap(),
+                "file" => std::fs::write(&commit, "planted").unwrap(),
+                _ => {
+                    std::fs::create_dir(&commit).unwrap();
+                    std::fs::write(commit.join("key"), "planted").unwrap();
+                    std::fs::set_permissions(&commit, PermissionsExt::from_mode(0o777)).unwrap();
+                }
+            }
+            let refused = set.recover().unwrap_err().to_string();
+            assert!(refused.contains(COMMIT), "{refused}");
+            assert_eq!(std::fs::read(keep.path().join("key")).unwrap(), b"key one", "{hostile}");
+        }
+    }
+
+    #[test]
+    fn what_lies_in_the_way_of_staging_is_removed() {
+        let (keep, dir) = folder();
+        rustix::fs::mkfifoat(rustix::fs::CWD, keep.path().join(STAGED), rustix::fs::Mode::RUSR).unwrap();
+        let set = Set { dir: &dir, step: &|_| Ok(()) };
+        set.write(&files("one")).unwrap();
+        assert_eq!(generation(&set), ["one"]);
     }
 
     #[test]
@@ -314,11 +425,12 @@ mod tests {
             }
             match hostile {
                 "symlink" => symlink(&victim, &key).unwrap(),
-                "fifo" => rustix::fs::mkfifoat(rustix::fs::CWD, &key, SECRET).unwrap(),
+                "fifo" => rustix::fs::mkfifoat(rustix::fs::CWD, &key, rustix::fs::Mode::RUSR).unwrap(),
                 "folder" => std::fs::create_dir(&key).unwrap(),
                 _ => {}
             }
             assert!(set.write(&files("two")).is_err(), "{hostile}");
+            assert!(set.read(if hostile == "parent" { "cockroach/ca.crt" } else { "key" }).is_err(), "{hostile}");
             assert_eq!(set.read("tlscert").unwrap().unwrap().as_slice(), b"tlscert one", "{hostile}");
             assert_eq!(std::fs::read(&victim).unwrap(), b"precious");
             assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1, "{hostile} wrote outside");

@@ -3,9 +3,9 @@
 mod line;
 mod redaction;
 
-use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
+use std::io::{IsTerminal, Write};
 
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
@@ -20,19 +20,26 @@ pub enum Format {
     Json,
 }
 
-/// Installs the log and a panic message that holds no secret. A second call changes nothing.
+/// Installs the log and a panic message that holds no secret. A second call changes nothing of the log.
 pub fn init(format: Format, debug: bool) {
     let colour = std::io::stderr().is_terminal();
-    let layer = Lines { format, debug, colour, out: |line: &str| drop(std::io::stderr().write_all(line.as_bytes())) };
-    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(layer));
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        let payload = panic.payload();
-        let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
-        let mut message = String::from("a defect of tbot: ");
-        let _ = write!(message, "{} ({place})", text.unwrap_or("panic"));
-        tracing::error!(target: "TBOT", "{message}");
+    let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry().with(Lines {
+        format,
+        debug,
+        colour,
+        out: stderr,
     }));
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let text = panic.payload_as_str().unwrap_or("panic");
+        // Not by way of the log: it may be what panicked.
+        stderr(&line::plain(&format!("a defect of tbot at {place}: {text}"), Level::ERROR, "TBOT", format, colour));
+    }));
+}
+
+/// One write for a line: lines of several threads do not mix.
+fn stderr(line: &str) {
+    drop(std::io::stderr().write_all(line.as_bytes()));
 }
 
 struct Lines<F> {
@@ -45,22 +52,29 @@ struct Lines<F> {
 impl<F> Lines<F> {
     /// Our own components are upper-case names; of the libraries only what is wrong is shown.
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
-        let ours = metadata.target().bytes().all(|byte| byte.is_ascii_uppercase());
+        let target = metadata.target();
+        let ours = !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_uppercase());
         let most = match (ours, self.debug) {
             (true, true) => Level::DEBUG,
             (true, false) => Level::INFO,
-            (false, true) => Level::WARN,
-            (false, false) => return false,
+            (false, _) => Level::WARN,
         };
         *metadata.level() <= most
     }
 }
 
 impl<S: Subscriber, F: Fn(&str) + 'static> Layer<S> for Lines<F> {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        self.wants(metadata)
+    }
+
+    /// What the libraries say at finer levels then costs them one comparison.
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(if self.debug { LevelFilter::DEBUG } else { LevelFilter::INFO })
+    }
+
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if self.wants(event.metadata()) {
-            (self.out)(&line::format(event, self.format, self.colour));
-        }
+        (self.out)(&line::format(event, self.format, self.colour));
     }
 }
 
@@ -75,22 +89,34 @@ mod tests {
         let sink = out.clone();
         let layer = Lines { format, debug, colour: false, out: move |line: &str| sink.lock().unwrap().push_str(line) };
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), events);
-        let text = out.lock().unwrap().clone();
-        text
+        out.lock().unwrap().clone()
     }
 
     #[test]
     fn lines_have_the_originals_shape() {
         let text = logged(Format::Text, false, || {
-            tracing::info!(target: "TBOT", output = "application (directory: /opt/x)", "Generated output.");
+            tracing::info!(target: "TBOT", output = "application (directory: /opt/x)", tries = 3, "Generated output.");
             tracing::error!(target: "AUTH", "no");
-            tracing::debug!(target: "TBOT", "not shown");
-            tracing::error!(target: "hyper::proto", "not ours");
         });
         assert_eq!(
             text,
-            "INFO [TBOT]      Generated output. output:application (directory: /opt/x)\nERRO [AUTH]      no\n"
+            "INFO [TBOT]      Generated output. output:application (directory: /opt/x) tries:3\nERRO [AUTH]      no\n"
         );
+    }
+
+    #[test]
+    fn of_the_libraries_only_what_is_wrong_is_shown() {
+        for debug in [false, true] {
+            let text = logged(Format::Text, debug, || {
+                tracing::debug!(target: "TBOT", "ours, fine");
+                tracing::trace!(target: "TBOT", "too fine");
+                tracing::info!(target: "hyper::proto", "theirs");
+                tracing::debug!(target: "hyper::proto", "theirs");
+                tracing::warn!(target: "hyper::proto", "wrong");
+            });
+            let fine = if debug { "DEBU [TBOT]      ours, fine\n" } else { "" };
+            assert_eq!(text, format!("{fine}WARN [hyper::proto] wrong\n"));
+        }
     }
 
     #[test]
@@ -122,8 +148,30 @@ mod tests {
     }
 
     #[test]
-    fn a_very_long_message_is_cut() {
-        let text = logged(Format::Text, false, || tracing::info!(target: "TBOT", "{}", "x".repeat(1 << 20)));
-        assert!(text.len() < 20_000 && text.ends_with("…\n"));
+    fn no_line_is_longer_than_16_kib_nor_damaged_by_the_cut() {
+        let fields = ["x".repeat(1 << 20), "\u{1}".repeat(1 << 20), "…\"".repeat(1 << 20)];
+        for long in &fields {
+            for format in [Format::Text, Format::Json] {
+                let text = logged(format, false, || {
+                    tracing::info!(target: "TBOT", first = long.as_str(), second = long.as_str(), "{long}");
+                });
+                assert!((1000..=16 << 10).contains(&text.len()) && text.contains('…'), "{}", text.len());
+                assert_eq!(text.matches('\n').count(), 1);
+                if format == Format::Json {
+                    serde_json::from_str::<serde_json::Value>(&text).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn json_fields_cannot_pass_for_what_the_log_itself_says() {
+        let text = logged(Format::Json, false, || {
+            tracing::info!(target: "TBOT", level = "fatal", ratio = 0.5, "\u{9b}31m \u{202e}");
+        });
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&json["level"], &json["field.level"]), (&"info".into(), &"fatal".into()));
+        assert_eq!((&json["ratio"], &json["message"]), (&0.5.into(), &"\u{9b}31m \u{202e}".into()));
+        assert!(!text.contains(['\u{9b}', '\u{202e}']), "{text:?}");
     }
 }

@@ -10,26 +10,42 @@ use tracing::{Event, Level};
 
 use crate::{Format, redact};
 
-/// The longest text of one value: a line is for a person.
-const VALUE_BYTES: usize = 16 << 10;
+/// The longest line, in bytes: it is for a person, and for collectors that cut longer ones in the middle.
+const LINE_BYTES: usize = 16 << 10;
+/// What of it is left for message and fields: the rest is for their names, time and level.
+const VALUE_BYTES: usize = LINE_BYTES - (2 << 10);
+/// What a character that is written as `\u{202e}` takes at most.
+const ESCAPE_BYTES: usize = 10;
 
 pub(crate) fn format(event: &Event<'_>, format: Format, colour: bool) -> String {
     let mut parts = Parts::default();
     event.record(&mut parts);
-    let (level, component) = (*event.metadata().level(), event.metadata().target());
-    match format {
-        Format::Text => parts.text(level, component, colour),
-        Format::Json => parts.json(level, component),
-    }
+    parts.line(*event.metadata().level(), event.metadata().target(), format, colour)
+}
+
+/// A line that is nothing but a message.
+pub(crate) fn plain(message: &str, level: Level, component: &str, format: Format, colour: bool) -> String {
+    let mut parts = Parts::default();
+    parts.message = parts.fit(message);
+    parts.line(level, component, format, colour)
 }
 
 #[derive(Default)]
 struct Parts {
     message: String,
     fields: Vec<(&'static str, Value)>,
+    /// Bytes of the line that values have taken.
+    taken: usize,
 }
 
 impl Parts {
+    fn line(self, level: Level, component: &str, format: Format, colour: bool) -> String {
+        match format {
+            Format::Text => self.text(level, component, colour),
+            Format::Json => self.json(level, component),
+        }
+    }
+
     fn text(self, level: Level, component: &str, colour: bool) -> String {
         let (word, code) = match level {
             Level::ERROR => ("ERRO", "31"),
@@ -54,17 +70,37 @@ impl Parts {
         object.insert("level".into(), level.to_string().to_lowercase().into());
         object.insert("message".into(), self.message.into());
         object.insert("component".into(), component.into());
-        object.extend(self.fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        format!("{}\n", Value::Object(object))
+        for (name, value) in self.fields {
+            let name = if object.contains_key(name) { format!("field.{name}") } else { name.to_owned() };
+            object.insert(name, value);
+        }
+        // JSON itself asks for the escape of the first 32 only.
+        let text = Value::Object(object).to_string();
+        let hidden = |c: char| if shows(c) { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) };
+        format!("{}\n", text.chars().map(hidden).collect::<String>())
+    }
+
+    /// `text` without secrets, cut to what is left of the line.
+    fn fit(&mut self, text: &str) -> String {
+        let mut text = redact(text);
+        let mut room = VALUE_BYTES.saturating_sub(self.taken);
+        let end = text.char_indices().find(|(_, c)| {
+            let bytes = if shows(*c) && !['"', '\\'].contains(c) { c.len_utf8() } else { ESCAPE_BYTES };
+            let full = bytes > room;
+            room = room.saturating_sub(bytes);
+            full
+        });
+        if let Some((end, _)) = end {
+            text.truncate(end);
+            text.push('…');
+            room = 0;
+        }
+        self.taken = VALUE_BYTES - room;
+        text
     }
 
     fn keep(&mut self, field: &Field, text: &str) {
-        let mut text = redact(text);
-        if text.len() > VALUE_BYTES {
-            let end = (0..=VALUE_BYTES).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-            text.truncate(end);
-            text.push('…');
-        }
+        let text = self.fit(text);
         match field.name() {
             "message" => self.message = text,
             name => self.fields.push((name, text.into())),
@@ -85,6 +121,10 @@ impl Visit for Parts {
         self.fields.push((field.name(), value.into()));
     }
 
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.fields.push((field.name(), value.into()));
+    }
+
     fn record_bool(&mut self, field: &Field, value: bool) {
         self.fields.push((field.name(), value.into()));
     }
@@ -97,11 +137,15 @@ impl Visit for Parts {
 /// Control characters as text: whoever wrote the message cannot forge a line or colour a terminal.
 fn escape(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-        if c.is_control() {
-            out.extend(c.escape_default())
-        } else {
-            out.push(c)
+        match shows(c) {
+            true => out.push(c),
+            false => out.extend(c.escape_default()),
         }
         out
     })
+}
+
+/// Is `c` seen as itself? Not so control characters, line separators and those that turn the direction of what follows.
+fn shows(c: char) -> bool {
+    !c.is_control() && !matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }

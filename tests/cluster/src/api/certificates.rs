@@ -57,8 +57,11 @@ pub(crate) fn generate(connection: &Arc<Connection>, request: &UserCertsRequest)
     Ok(Certs { ssh, tls: tls.into_bytes(), tls_ca_certs, ssh_ca_certs })
 }
 
+/// Several texts of one kind.
+type Many = Vec<Vec<u8>>;
+
 /// Authorities as certificates travel with them: PEM, and `authorized_keys` lines.
-pub(crate) fn trusted(state: &State, kinds: &[AuthorityKind]) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>), Refusal> {
+pub(crate) fn trusted(state: &State, kinds: &[AuthorityKind]) -> Result<(Many, Many), Refusal> {
     let (mut tls, mut ssh) = (Vec::new(), Vec::new());
     for kind in kinds {
         state.authority(*kind, |authority| {

@@ -145,7 +145,8 @@ pub(crate) fn put_string(wire: &mut Vec<u8>, bytes: &[u8]) {
     wire.extend(bytes);
 }
 
-fn take_string<'a>(wire: &mut &'a [u8]) -> Result<&'a [u8]> {
+/// Splits an SSH string off the front.
+pub(crate) fn take_string<'a>(wire: &mut &'a [u8]) -> Result<&'a [u8]> {
     let (length, rest) = wire.split_first_chunk::<4>().context("the SSH key is cut short")?;
     let length = u32::from_be_bytes(*length) as usize;
     ensure!(rest.len() >= length, "the SSH key is cut short");

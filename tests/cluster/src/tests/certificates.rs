@@ -6,7 +6,10 @@ use serde_json::Value;
 use x509_cert::Certificate;
 
 use super::recorded::{call, cluster, der, json, message, replay_certificates};
-use crate::{pki::subject::attributes, wire::proto::Certs};
+use crate::{
+    pki::{public_key::take_string, subject::attributes},
+    wire::proto::Certs,
+};
 
 /// One line per attribute and extension of an X.509 certificate; what must differ is blanked.
 fn x509_shape(der: &[u8]) -> Vec<String> {
@@ -39,18 +42,50 @@ fn x509_shape(der: &[u8]) -> Vec<String> {
     lines
 }
 
-/// The same for an SSH certificate.
+/// The same for an SSH certificate, field by field (OpenSSH's PROTOCOL.certkeys).
 fn ssh_shape(line: &[u8]) -> Vec<String> {
-    let certificate = ssh_key::Certificate::from_openssh(std::str::from_utf8(line).unwrap().trim()).unwrap();
-    let mut lines = vec![
-        format!("{:?} {} serial {}", certificate.cert_type(), certificate.algorithm(), certificate.serial()),
-        format!("key id {}", certificate.key_id()),
-        format!("signed with {}", certificate.signature().algorithm()),
-        format!("critical {:?}", certificate.critical_options().iter().collect::<Vec<_>>()),
-    ];
-    lines.extend(certificate.valid_principals().iter().map(|principal| format!("principal {}", blank(principal))));
-    lines.extend(certificate.extensions().iter().map(|(name, value)| format!("extension {name} {value:?}")));
+    let text = std::str::from_utf8(line).unwrap();
+    let wire = STANDARD.decode(text.split_whitespace().nth(1).unwrap()).unwrap();
+    let mut rest = wire.as_slice();
+    let kind = string(&mut rest);
+    assert_eq!(text.split(' ').next(), Some(kind.as_str()));
+    assert_eq!(take_string(&mut rest).unwrap().len(), 32, "nonce");
+    for _ in 0..if kind.starts_with("ssh-ed25519") { 1 } else { 2 } {
+        take_string(&mut rest).unwrap();
+    }
+    let serial = number::<8>(&mut rest);
+    let mut lines = vec![format!("{kind} serial {serial} for {}", number::<4>(&mut rest))];
+    lines.push(format!("key id {}", string(&mut rest)));
+    let mut principals = take_string(&mut rest).unwrap();
+    while !principals.is_empty() {
+        lines.push(format!("principal {}", blank(&string(&mut principals))));
+    }
+    let (after, before) = (number::<8>(&mut rest), number::<8>(&mut rest));
+    lines.push(format!("life of about {} minutes", (before - after + 30) / 60));
+    for title in ["critical", "extension"] {
+        let mut options = take_string(&mut rest).unwrap();
+        while !options.is_empty() {
+            let name = string(&mut options);
+            lines.push(format!("{title} {name} {:?}", string(&mut options)));
+        }
+    }
+    lines.push(format!("reserved {:?}", string(&mut rest)));
+    let mut authority = take_string(&mut rest).unwrap();
+    lines.push(format!("authority {}", string(&mut authority)));
+    let mut signature = take_string(&mut rest).unwrap();
+    lines.push(format!("signed with {}", string(&mut signature)));
+    lines.push(format!("signature of {} bytes, {} left over", take_string(&mut signature).unwrap().len(), rest.len()));
     lines
+}
+
+fn string(wire: &mut &[u8]) -> String {
+    String::from_utf8_lossy(take_string(wire).unwrap()).into_owned()
+}
+
+fn number<const BYTES: usize>(wire: &mut &[u8]) -> u64 {
+    let (bytes, rest) = wire.split_first_chunk::<BYTES>().unwrap();
+    *wire = rest;
+    bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 fn blank(value: &str) -> String {
@@ -127,7 +162,7 @@ fn a_join_is_as_recorded() {
     }
 }
 
-/// OpenSSH itself must accept the signature; `ssh-keygen -L` only prints, so the bytes are verified here.
+/// What OpenSSH would check: the signature covers everything before it.
 #[test]
 fn ssh_signatures_verify() {
     use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey};

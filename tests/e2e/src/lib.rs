@@ -1,0 +1,1 @@
+//! Nothing runs here: the tests are in `tests/`.

@@ -1,0 +1,144 @@
+//! The daemon through reloads, outages, rotations, locks and kills.
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::{APP, World, until};
+use rustix::process::Signal;
+use stand_in::{AuthorityKind, Fault, RotationPhase};
+
+async fn joined(world: &World) -> harness::Daemon {
+    world.configure(&world.proxy(), "", &world.output(APP, "out"));
+    let daemon = world.daemon();
+    until("the first output", || daemon.log().contains("Generated output.")).await;
+    daemon
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_renew_and_end() {
+    let world = World::new().await;
+    let mut daemon = joined(&world).await;
+    for (generation, signal) in [(2, Signal::HUP), (3, Signal::USR1)] {
+        let before = world.read("out/tlscert");
+        daemon.signal(signal);
+        until("identity and output are renewed", || {
+            world.control.generation("robot") == generation && world.read("out/tlscert") != before
+        })
+        .await;
+        until("the output is whole", || daemon.log().matches("Generated output.").count() as u64 == generation).await;
+        world.app_answers("out").await;
+    }
+    assert!(daemon.log().contains("Received reload signal, queueing reload."));
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ended().await, Some(0));
+    assert!(daemon.log().contains("Received interrupt, triggering shutdown."));
+    let log = world.succeeds().await;
+    assert!(log.contains("Loaded existing bot identity from store."), "{log}");
+    assert_eq!(world.control.generation("robot"), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_ends_a_daemon_that_waits_for_its_cluster() {
+    let world = World::new().await;
+    world.control.stop_listening();
+    world.configure(&world.auth(), &world.pin(), &world.output(APP, "out"));
+    let mut daemon = world.daemon();
+    until("it has tried", || daemon.log().contains("cannot be joined")).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(daemon.running());
+    world.control.start_listening().await.unwrap();
+    until("it joins by itself", || daemon.log().contains("Generated output.")).await;
+    daemon.signal(Signal::INT);
+    assert_eq!(daemon.ended().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_keeps_the_last_good_files_and_passes() {
+    let world = World::new().await;
+    let mut daemon = joined(&world).await;
+    let before = world.read("out/tlscert");
+    world.control.stop_listening();
+    daemon.signal(Signal::HUP);
+    until("the outage is told", || daemon.log().contains("the last good one stays")).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(daemon.running());
+    assert_eq!(world.read("out/tlscert"), before);
+    world.control.start_listening().await.unwrap();
+    until("it recovers", || world.read("out/tlscert") != before).await;
+    until("the output is whole", || daemon.log().matches("Generated output.").count() == 2).await;
+    world.app_answers("out").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_renews_everything() {
+    let world = World::new().await;
+    let daemon = joined(&world).await;
+    until("the watch is open", || daemon.log().contains("Started watching for CA rotations")).await;
+    for phase in [RotationPhase::Init, RotationPhase::UpdateClients] {
+        world.control.rotate(AuthorityKind::Host, phase).unwrap();
+    }
+    until("both authorities are in the file", || world.read("out/teleport-host-ca.crt").matches("BEGIN").count() == 2)
+        .await;
+    assert_eq!(world.control.generation("robot"), 2, "{}", daemon.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generation_mismatch_and_a_lock_say_what_happened_and_what_to_do() {
+    for lock in [false, true] {
+        let world = World::new().await;
+        world.configure(&world.proxy(), "", &world.output(APP, "out"));
+        world.succeeds().await;
+        let before = world.read("out/tlscert");
+        match lock {
+            true => world.control.lock_user("bot-robot", "stolen laptop"),
+            false => world.control.set_generation("robot", 7),
+        }
+        let message = world.fails().await;
+        let words = if lock { "lock targeting User:\"bot-robot\"" } else { "generation mismatch: stored=" };
+        assert!(message.contains(words) && message.contains("remove the lock"), "{message}");
+        assert_eq!(world.read("out/tlscert"), before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_whose_answer_is_lost_is_not_sent_again() {
+    let world = World::new().await;
+    world.configure(&world.proxy(), "", &world.output(APP, "out"));
+    world.succeeds().await;
+    world.control.fault("GenerateUserCerts", Fault::LoseAnswer, Some(1));
+    let daemon = world.daemon();
+    until("the loss is told", || daemon.log().contains("answer to the renewal was lost")).await;
+    until("outputs are fresh all the same", || daemon.log().contains("Generated output.")).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(world.control.generation("robot"), 2, "it was sent again, and would have been locked");
+}
+
+/// Kills at moments spread over a whole pass: the next start always finds an identity, and never joins with the spent token.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_at_any_moment_leaves_an_identity_that_renews() {
+    let world = World::new().await;
+    world.configure(&world.proxy(), "", &world.output(APP, "out"));
+    world.succeeds().await;
+    let mut lost = 0;
+    for milliseconds in (0..120).step_by(4) {
+        let mut child = world.tbot(&["--oneshot"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        let _ = child.kill();
+        let _ = child.wait();
+        let stored = identity::TlsCertificate::parse(world.read("store/tlscert").as_bytes());
+        // Between the cluster's count and the disk there is a moment that nothing can close: it is the size of one write.
+        let generation = match world.path("store/.tbot-commit").exists() {
+            true => world.control.generation("robot"),
+            false => stored.unwrap().subject.generation(),
+        };
+        if generation != world.control.generation("robot") {
+            lost += 1;
+            world.control.set_generation("robot", generation);
+        }
+    }
+    assert!(lost <= 3, "{lost} of 30 kills fell between the answer and the disk");
+    world.succeeds().await;
+    world.app_answers("out").await;
+    assert_eq!(world.control.calls("POST /v1/webapi/host/credentials"), 1, "it joined once");
+}
