@@ -63,13 +63,16 @@ impl Caller {
     }
 }
 
+/// The last answer, and when it was asked for.
+type Cached = Option<(Instant, Arc<Authorities>)>;
+
 pub(crate) struct GrpcSession {
     caller: Caller,
     identity: Arc<Identity>,
     info: ClusterInfo,
     clock: Arc<dyn Clock>,
     issuer: Issuer,
-    authorities: Arc<Mutex<Option<(Instant, Arc<Authorities>)>>>,
+    authorities: Arc<Mutex<Cached>>,
 }
 
 impl GrpcSession {
