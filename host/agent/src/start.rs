@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use config::Config;
 use identity::SystemClock;
 use renewal::Reload;
 use tracing::{info, warn};
@@ -13,27 +14,30 @@ use crate::wiring;
 
 /// Runs until a signal, or in one-shot mode until everything was renewed once.
 pub(crate) fn start(flags: &Flags, start: &Start) -> Result<(), String> {
+    let config = wiring::configuration(flags, start)?;
     let format = match flags.log_format {
         LogFormat::Text => telemetry::Format::Text,
         LogFormat::Json => telemetry::Format::Json,
     };
-    telemetry::init(format, flags.debug);
+    telemetry::init(format, config.debug);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // Two are enough for sockets; what takes CPU (keys, files) runs on blocking threads.
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|e| format!("the runtime cannot be started: {e}"))?;
-    runtime.block_on(run(flags, start))
+    runtime.block_on(run(config))
 }
 
-async fn run(flags: &Flags, start: &Start) -> Result<(), String> {
+async fn run(config: Config) -> Result<(), String> {
     let signals = Signals::install().map_err(|e| format!("signals cannot be handled: {e}"))?;
     let reload = Reload::new();
     let shutdown = signals.shutdown(reload.clone());
-    let config = wiring::configuration(flags, start)?;
     for warning in &config.warnings {
         warn!(target: "TBOT", "{warning}");
+    }
+    if config.diag_addr.is_some() {
+        warn!(target: "TBOT", "`diag_addr` is not supported yet: no diagnostics are served.");
     }
     if std::env::var_os("TELEPORT_ANONYMOUS_TELEMETRY").is_some() {
         info!(target: "TBOT", "TELEPORT_ANONYMOUS_TELEMETRY is recognised; this build reports nothing anywhere.");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use catalog::{Catalog, ThirdParty};
 use cluster::{Address, AddressKind, ClusterConfig, TeleportCluster};
-use config::{Config, DestinationConfig, Mistake, OutputConfig, ServerKind, did_you_mean};
+use config::{Acls, Config, DestinationConfig, Mistake, OutputConfig, ServerKind, did_you_mean};
 use identity::{Clock, Destination, Failure, FailureKind};
 use renewal::{Bot, BotSettings, OutputJob, OutputSettings, TokenSource};
 use storage::{Directory, Memory, Symlinks};
@@ -134,7 +134,11 @@ fn output_mistake(output: &OutputConfig, failure: Failure) -> Failure {
 fn destination(config: &DestinationConfig) -> Result<Arc<dyn Destination>, Failure> {
     Ok(match config {
         DestinationConfig::Memory => Arc::new(Memory::default()),
-        DestinationConfig::Directory { path, symlinks, .. } => {
+        DestinationConfig::Directory { path, symlinks, acls } => {
+            if *acls == Acls::Required {
+                let message = "`acls: required` is not supported yet: ACLs that a directory's files have are kept; set `acls: try`";
+                return Err(Failure::new(FailureKind::Unsupported, message));
+            }
             let symlinks = match symlinks {
                 config::Symlinks::Insecure => Symlinks::Insecure,
                 config::Symlinks::Secure | config::Symlinks::TrySecure => Symlinks::Secure,

@@ -72,7 +72,8 @@ fn the_examples_mean_what_they_say() {
     assert_eq!(config.storage, DestinationConfig::Memory);
 
     let config = example("third-party-template.yaml");
-    assert_eq!(config.plugins[0].kind, PluginKind::Output);
+    assert_eq!(config.plugins[0].kind, PluginKind::Format);
+    assert_eq!(config.outputs[0].options["format"]["name"], config.plugins[0].name);
     assert_eq!(config.plugins[0].digest, Some(format!("sha256:{}", "0".repeat(64))));
     assert_eq!(config.plugins[0].grants, serde_json::json!({}));
 }

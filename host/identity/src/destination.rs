@@ -25,7 +25,7 @@ pub trait Destination: Send + Sync {
     /// Replaces the whole set, durably: when this returns, a crash cannot bring the old set back.
     ///
     /// # Errors
-    /// [`crate::FailureKind::Storage`]; the set before is then still in place.
+    /// [`crate::FailureKind::Storage`]. Before the set was committed, the one before is still in place; afterwards, the next call completes it.
     async fn write(&self, files: Vec<OutputFile>) -> Result<(), Failure>;
     /// One file's contents as a reader would see it, `None` where there is none.
     ///
