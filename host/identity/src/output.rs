@@ -166,3 +166,51 @@ pub fn verify_written(
     }
     verify_chain(&certificate, &authorities.user_tls(), now).map_err(|e| broken(e.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::KeyAlgorithm;
+
+    fn file(path: &str, pieces: Vec<Piece>) -> RenderedFile {
+        RenderedFile { path: path.into(), pieces }
+    }
+
+    #[test]
+    fn the_key_is_put_where_the_plugin_wants_it() {
+        let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+        let pieces = vec![
+            Piece::Bytes(b"before\n".to_vec()),
+            Piece::PrivateKey(KeyEncoding::Pkcs8Pem),
+            Piece::Bytes(b"after".to_vec()),
+        ];
+        let files = assemble(&["a/b.pem".into()], vec![file("a/b.pem", pieces)], &key).unwrap();
+        let text = std::str::from_utf8(&files[0].contents).unwrap();
+        assert!(
+            text.starts_with("before\n-----BEGIN PRIVATE KEY-----\n")
+                && text.ends_with("-----END PRIVATE KEY-----\nafter")
+        );
+        assert!(!format!("{files:?}").contains("PRIVATE"));
+    }
+
+    #[test]
+    fn a_plugin_that_lies_about_its_files_is_found_out() {
+        let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+        let (one, two) = ("one".to_owned(), "two".to_owned());
+        let big = Piece::Bytes(vec![0; FILE_BYTES + 1]);
+        for (planned, rendered, words) in [
+            (vec![one.clone()], vec![file("one", vec![]), file("one", vec![])], "twice"),
+            (vec![one.clone(), one.clone()], vec![file("one", vec![])], "two files of one name"),
+            (vec![one.clone()], vec![file("two", vec![])], "without having planned it"),
+            (vec![one.clone(), two], vec![file("one", vec![])], "did not return it"),
+            (vec!["../one".into()], vec![file("../one", vec![])], "begins with a dot"),
+            (vec!["/etc/one".into()], vec![file("/etc/one", vec![])], "absolute"),
+            (vec![one.clone()], vec![file("one", vec![big])], "larger than"),
+            (vec![one], (0..=FILES).map(|n| file(&n.to_string(), vec![])).collect(), "at most 32"),
+        ] {
+            let refused = assemble(&planned, rendered, &key).unwrap_err();
+            assert_eq!(refused.kind, FailureKind::Plugin);
+            assert!(refused.message.contains(words), "{words}: {refused}");
+        }
+    }
+}
