@@ -33,8 +33,8 @@ pub(crate) fn test(root: &Path) -> Result<()> {
             }
         }
     }
-    // The end-to-end tests run these two programs.
-    cargo(root, &["build", "--package", "tbot", "--package", "stand-in"])?;
+    // The end-to-end tests run the programs. With all targets, so that what the tests need is built only once.
+    cargo(root, &["build", "--workspace", "--all-targets"])?;
     counts.add(run_tests(root, &["test", "--workspace", "--no-fail-fast"])?);
     for example in std::fs::read_dir(root.join("examples/plugins"))? {
         let folder = example?.path();
