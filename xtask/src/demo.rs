@@ -77,6 +77,8 @@ pub(crate) fn demo(root: &Path) -> Result<()> {
         .output()?;
     std::io::stdout().write_all(&answer.stdout)?;
     ensure!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+    // Who is not known is redirected to the login page, which is no failure for curl.
+    ensure!(answer.stdout.starts_with(b"Hello"), "the application did not answer");
     drop(cluster);
 
     say("What to try next");

@@ -200,19 +200,18 @@ pub(crate) fn certify(request: &mut UserCertsRequest, key: &PublicKey, version: 
     }
 }
 
-/// A request that may have been counted is told apart from one that never left (rust-wire §4).
+/// A request that may have been counted is told apart from one that never left or was refused (rust-wire §4). A cluster that answers
+/// "unavailable" may have counted before something behind it failed.
 fn unanswered(error: &tonic::Status, failure: Failure) -> Failure {
+    use tonic::Code;
     let mut source = std::error::Error::source(error);
-    let timed_out = error.code() == tonic::Code::Cancelled;
-    let mut cut = timed_out;
+    let mut lost =
+        source.is_some() || matches!(error.code(), Code::Cancelled | Code::DeadlineExceeded | Code::Unavailable);
     while let Some(current) = source {
-        if current.is::<tonic::ConnectError>() {
-            return failure;
-        }
-        cut = true;
+        lost &= !current.is::<tonic::ConnectError>();
         source = current.source();
     }
-    match cut {
+    match lost {
         true => Failure { kind: FailureKind::AnswerLost, ..failure }.context("the answer to the renewal was lost"),
         false => failure,
     }
@@ -246,4 +245,23 @@ fn rotation_step(event: &Event, cluster: &str) -> bool {
         && spec.cluster_name == cluster
         && ["host", "user", "db"].contains(&spec.r#type.as_str())
         && !["", "init", "update_servers"].contains(&phase)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_renewal_that_may_have_been_counted_is_lost() {
+        let failure = || Failure::new(FailureKind::Denied, "x");
+        for (error, kind) in [
+            (tonic::Status::unavailable("x"), FailureKind::AnswerLost),
+            (tonic::Status::cancelled("Timeout expired"), FailureKind::AnswerLost),
+            (tonic::Status::permission_denied("x"), FailureKind::Denied),
+            (tonic::Status::failed_precondition("try the request again"), FailureKind::Denied),
+            (tonic::Status::unknown("x"), FailureKind::Denied),
+        ] {
+            assert_eq!(unanswered(&error, failure()).kind, kind, "{error}");
+        }
+    }
 }

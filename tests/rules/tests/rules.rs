@@ -29,48 +29,93 @@ fn nothing(complaints: Vec<String>) {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
-/// What each room may name (architecture §2). Tests may name everything.
-fn allowed(package: &str) -> Option<&'static [&'static str]> {
-    Some(match package {
-        "identity" | "telemetry" | "tbot-sdk" | "xtask" => &[],
-        "config" | "cluster" | "storage" | "sandbox" | "renewal" => &["identity"],
-        "catalog" => &["identity", "sandbox"],
-        plugin if plugin.starts_with("plugin-") || plugin.ends_with("-properties") => &["tbot-sdk"],
-        _ => return None,
-    })
-}
+/// What a folder may name of ours (architecture §2), the first that a package lies in; `None` is everything. A new room needs a decision.
+type Arrow = (&'static str, Option<&'static [&'static str]>);
+const ARROWS: [Arrow; 14] = [
+    ("host/agent", None),
+    ("host/catalog", Some(&["identity", "sandbox"])),
+    ("host/cluster", Some(&["identity"])),
+    ("host/config", Some(&["identity"])),
+    ("host/identity", Some(&[])),
+    ("host/renewal", Some(&["identity"])),
+    ("host/sandbox", Some(&["identity"])),
+    ("host/storage", Some(&["identity"])),
+    ("host/telemetry", Some(&[])),
+    ("plugins/sdk", Some(&[])),
+    ("plugins", Some(&["tbot-sdk"])),
+    ("examples", Some(&["tbot-sdk"])),
+    ("tests", None),
+    ("xtask", Some(&[])),
+];
+/// Crates that one room of the host keeps to itself.
+const KEPT: [(&str, &str); 4] = [
+    ("wasmtime", "host/sandbox"),
+    ("tonic", "host/cluster"),
+    ("serde-saphyr", "host/config"),
+    ("cap-std", "host/storage"),
+];
 
 fn arrows(manifests: &[(String, String)]) -> Vec<String> {
-    let parsed: BTreeMap<String, toml::Table> = manifests
-        .iter()
-        .filter_map(|(_, text)| {
-            let table: toml::Table = text.parse().unwrap();
-            Some((table.get("package")?.get("name")?.as_str()?.to_owned(), table))
-        })
-        .collect();
+    let parsed: Vec<(&str, toml::Table)> =
+        manifests.iter().map(|(path, text)| (path.trim_end_matches("/Cargo.toml"), text.parse().unwrap())).collect();
+    let name = |table: &toml::Table| Some(table.get("package")?.get("name")?.as_str()?.to_owned());
+    let packages: BTreeMap<String, (&str, &toml::Table)> =
+        parsed.iter().filter_map(|(folder, table)| Some((name(table)?, (*folder, table)))).collect();
     let mut complaints = Vec::new();
-    for (package, table) in &parsed {
-        let Some(allowed) = allowed(package) else { continue };
-        for section in ["dependencies", "build-dependencies", "dev-dependencies"] {
-            for name in
-                table.get(section).and_then(|section| section.as_table()).into_iter().flat_map(|section| section.keys())
-            {
-                if parsed.contains_key(name) && !allowed.contains(&name.as_str()) {
-                    complaints.push(format!("`{package}` may not name `{name}` ({section})"));
-                }
+    for (package, (folder, table)) in packages.iter() {
+        let arrow = ARROWS.iter().find(|(below, _)| Path::new(folder).starts_with(below));
+        if arrow.is_none() {
+            complaints.push(format!("{folder}: nothing says what it may name: decide, and add it to the arrows"));
+        }
+        let allowed = arrow.and_then(|(_, allowed)| *allowed);
+        for named in dependencies(table).filter(|named| named != package) {
+            let forbidden = allowed.is_some_and(|allowed| !allowed.contains(&named.as_str()));
+            if packages.contains_key(&named) && forbidden {
+                complaints.push(format!("{folder}: `{package}` may not name `{named}`"));
+            }
+            let keeper = KEPT.iter().find(|(kept, _)| named.starts_with(kept));
+            if let Some((_, keeper)) = keeper.filter(|(_, keeper)| folder.starts_with("host/") && folder != keeper) {
+                complaints.push(format!("{folder}: only {keeper} may name `{named}`"));
             }
         }
     }
     complaints
 }
 
+/// The packages that a manifest names, of every kind and for every platform, by their own names.
+fn dependencies(manifest: &toml::Table) -> impl Iterator<Item = String> {
+    let platforms = manifest.get("target").and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::values);
+    let tables = platforms.filter_map(toml::Value::as_table).chain([manifest]).flat_map(|table| {
+        ["dependencies", "build-dependencies", "dev-dependencies"].map(|kind| table.get(kind)?.as_table())
+    });
+    tables
+        .flatten()
+        .flatten()
+        .map(|(key, value)| value.get("package").and_then(toml::Value::as_str).unwrap_or(key).to_owned())
+}
+
 #[test]
 fn arrows_point_where_the_architecture_lets_them() {
-    let bad = [("cluster", "storage"), ("storage", "")].map(|(name, on)| {
-        let dependency = if on.is_empty() { String::new() } else { format!("[dependencies]\n{on}.workspace = true\n") };
-        (String::new(), format!("[package]\nname = \"{name}\"\n{dependency}"))
-    });
-    assert_eq!(arrows(&bad), ["`cluster` may not name `storage` (dependencies)"]);
+    let one = |folder: &str, dependencies: &str| {
+        let storage = ("host/storage/Cargo.toml".to_owned(), "[package]\nname = \"storage\"".to_owned());
+        let bad = (format!("{folder}/Cargo.toml"), format!("[package]\nname = \"subject\"\n{dependencies}"));
+        arrows(&[storage, bad])
+    };
+    assert_eq!(
+        one("host/cluster", "[dependencies]\nstorage.workspace = true"),
+        ["host/cluster: `subject` may not name `storage`"]
+    );
+    for (folder, bad) in [
+        ("host/cluster", "[dev-dependencies]\nstorage.workspace = true"),
+        ("host/cluster", "[target.'cfg(unix)'.dependencies]\nstorage.workspace = true"),
+        ("host/cluster", "[dependencies]\nother = { package = \"storage\", path = \"../storage\" }"),
+        ("host/catalog", "[dependencies]\nwasmtime-wasi.workspace = true"),
+        ("examples/plugins/x", "[dependencies]\nstorage.path = \"../../../host/storage\""),
+        ("host/kitchen", ""),
+    ] {
+        assert_eq!(one(folder, bad).len(), 1, "{folder}: {bad}");
+    }
+    assert!(one("host/agent", "[dependencies]\nstorage.workspace = true").is_empty());
     nothing(arrows(&files("Cargo.toml")));
 }
 
@@ -193,37 +238,67 @@ fn unsafe_stays_in_the_sandbox() {
     );
 }
 
-fn dead_links(name: &str, text: &str, exists: &dyn Fn(&Path) -> bool) -> Vec<String> {
+/// The lines outside fenced code.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut code = false;
+    text.lines().filter(move |line| {
+        let fence = line.trim_start().starts_with("```");
+        code ^= fence;
+        !code && !fence
+    })
+}
+
+/// The anchors of a text's headings, as they are shown on the web.
+fn anchors(text: &str) -> Vec<String> {
+    let titles = prose(text).filter_map(|line| line.strip_prefix('#')?.trim_start_matches('#').strip_prefix(' '));
+    let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+    titles.map(|title| title.trim().chars().filter(kept).collect::<String>().to_lowercase().replace(' ', "-")).collect()
+}
+
+fn dead_links(name: &str, text: &str, read: &dyn Fn(&Path) -> Option<String>) -> Vec<String> {
     let folder = Path::new(name).parent().unwrap_or(Path::new(""));
-    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    let local = targets.filter(|target| !target.contains("://") && !target.starts_with('#') && !target.is_empty());
-    let path = |target: &str| folder.join(target.split('#').next().unwrap_or_default());
-    local.filter(|target| !exists(&path(target))).map(|target| format!("{name}: {target} leads nowhere")).collect()
+    let plain = prose(text).map(|line| line.split('`').step_by(2).collect::<String>());
+    let targets = plain.flat_map(|line| {
+        let targets = line.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next());
+        targets.filter(|target| !target.contains("://")).map(str::to_owned).collect::<Vec<_>>()
+    });
+    let dead = targets.filter(|target| {
+        let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+        let path = if path.is_empty() { Path::new(name).to_owned() } else { folder.join(path) };
+        let found = read(&path);
+        !found.is_some_and(|text| anchor.is_empty() || anchors(&text).iter().any(|known| known == anchor))
+    });
+    dead.map(|target| format!("{name}: {target} leads nowhere")).collect()
 }
 
 #[test]
 fn every_link_in_a_text_leads_somewhere() {
-    assert_eq!(
-        dead_links("a/b.md", "[x](y.md) [z](../c) [w](https://x)", &|path| path == Path::new("a/../c")).len(),
-        1
-    );
-    nothing(
-        files(".md")
-            .iter()
-            .flat_map(|(name, text)| dead_links(name, text, &|path| root().join(path).exists()))
-            .collect(),
-    );
+    let read = |path: &Path| (path == Path::new("a/../c")).then(|| "# One `thing`".to_owned());
+    let links =
+        "[x](y.md) [z](../c \"title\") [w](https://x) [v](../c#one-thing) [u](../c#two) `[t](s)`\n```\n[r](q)\n```";
+    assert_eq!(dead_links("a/b.md", links, &read), ["a/b.md: y.md leads nowhere", "a/b.md: ../c#two leads nowhere"]);
+    let read = |path: &Path| {
+        let path = root().join(path);
+        path.exists().then(|| std::fs::read_to_string(path).unwrap_or_default())
+    };
+    nothing(files(".md").iter().flat_map(|(name, text)| dead_links(name, text, &read)).collect());
+}
+
+fn out_of_place(names: &[&str]) -> Vec<String> {
+    let entries = ["Cargo.toml", "Cargo.lock", "README.md", "LICENSE", "deny.toml", "rustfmt.toml", ".gitignore"];
+    let folders = ["host", "plugins", "wit", "tests", "examples", "xtask", ".cargo", ".ci"];
+    let odd = names.iter().filter(|name| match name.split_once('/') {
+        Some((folder, _)) => !folders.contains(&folder),
+        None => !entries.contains(name),
+    });
+    odd.map(|name| format!("{name} is out of place")).collect()
 }
 
 #[test]
 fn the_top_level_holds_what_the_architecture_says() {
-    let entries = ["Cargo.toml", "Cargo.lock", "README.md", "LICENSE", "deny.toml", "rustfmt.toml", "clippy.toml"];
-    let folders = ["host", "plugins", "wit", "tests", "examples", "xtask"];
-    let names = files("").into_iter().map(|(name, _)| name.split('/').next().unwrap().to_owned());
-    let odd = names.filter(|name| {
-        !name.starts_with('.') && !entries.contains(&name.as_str()) && !folders.contains(&name.as_str())
-    });
-    nothing(odd.collect());
+    assert_eq!(out_of_place(&["host/x.rs", "notes.md", ".env"]), ["notes.md is out of place", ".env is out of place"]);
+    let files = files("");
+    nothing(out_of_place(&files.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>()));
 }
 
 fn local_words(text: &str) -> Vec<String> {
@@ -237,6 +312,18 @@ fn local_words(text: &str) -> Vec<String> {
         ["deb.debian", ".org"],
     ];
     words.map(|halves| halves.concat()).into_iter().filter(|word| text.contains(word.as_str())).collect()
+}
+
+/// Lines of a lock file that name another source than cargo's default registry, under the name it has wherever it is mirrored.
+fn foreign_sources(lock: &str) -> Vec<String> {
+    let default = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
+    lock.lines().filter(|line| line.starts_with("source = ") && *line != default).map(str::to_owned).collect()
+}
+
+#[test]
+fn packages_come_from_the_default_registry() {
+    assert_eq!(foreign_sources("source = \"registry+https://mirror.example.com/index\"\nname = \"x\"").len(), 1);
+    nothing(files("Cargo.lock").iter().flat_map(|(_, text)| foreign_sources(text)).collect());
 }
 
 #[test]
