@@ -1,75 +1,82 @@
 //! Machine code of third parties' plugins, kept in the bot's private directory: it is run, so nobody else may write it.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use identity::{Failure, FailureKind};
+use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 
 /// Where the code of one component for one engine lies. A temporary folder is removed with it.
 pub(crate) struct Place {
     folder: PathBuf,
     file: PathBuf,
-    temporary: bool,
+    _temporary: Option<TempDir>,
 }
 
 impl Place {
     /// `plugins/` below the bot's private directory; a temporary folder where there is none.
     pub(crate) fn open(private: Option<&Path>, name: &str) -> Result<Self, Failure> {
-        let folder = match private {
-            Some(private) => private.join("plugins"),
-            None => std::env::temp_dir().join(format!("tbot-plugins-{}-{name}", std::process::id())),
+        let broken = |folder: &Path, reason: &dyn std::fmt::Display| {
+            Failure::new(FailureKind::Storage, format!("plugin cache {}: {reason}", folder.display()))
         };
-        let storage =
-            |reason: String| Failure::new(FailureKind::Storage, format!("plugin cache {}: {reason}", folder.display()));
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(private.is_some()).mode(0o700);
-        builder.create(&folder).map_err(|e| storage(e.to_string()))?;
-        let metadata = folder.symlink_metadata().map_err(|e| storage(e.to_string()))?;
-        let own = metadata.uid() == rustix::process::geteuid().as_raw();
-        if !metadata.is_dir() || !own || metadata.mode() & 0o022 != 0 {
-            return Err(storage("it must be a directory that belongs to the user that runs tbot, and that nobody else may write: remove it".into()));
+        let Some(private) = private else {
+            let temporary = tempfile::Builder::new().prefix("tbot-plugins-").tempdir();
+            let temporary = temporary.map_err(|e| broken(&std::env::temp_dir(), &e))?;
+            let folder = temporary.path().to_owned();
+            return Ok(Self { file: folder.join(format!("{name}.cwasm")), folder, _temporary: Some(temporary) });
+        };
+        let folder = private.join("plugins");
+        let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        let metadata = created.and_then(|()| folder.symlink_metadata()).map_err(|e| broken(&folder, &e))?;
+        if !metadata.is_dir() || !ours(&metadata) {
+            return Err(broken(
+                &folder,
+                &"it must be a directory that belongs to the user that runs tbot, and that nobody else may write: remove it",
+            ));
         }
-        Ok(Self { file: folder.join(format!("{name}.cwasm")), folder, temporary: private.is_none() })
+        Ok(Self { file: folder.join(format!("{name}.cwasm")), folder, _temporary: None })
     }
 
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The code, if it is here and whole: it ends with its own digest.
+    /// The code, if it is here, of our own writing, and whole: it ends with its own digest.
     pub(crate) fn load(&self) -> Option<Vec<u8>> {
-        if !self.file.symlink_metadata().ok()?.is_file() {
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let mut file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(&self.file).ok()?;
+        // What was opened is looked at, not what the path leads to now.
+        let metadata = file.metadata().ok()?;
+        if !metadata.is_file() || !ours(&metadata) {
             return None;
         }
-        let mut code = std::fs::read(&self.file).ok()?;
+        let mut code = Vec::new();
+        file.read_to_end(&mut code).ok()?;
         let digest = code.split_off(code.len().checked_sub(32)?);
         (Sha256::digest(&code)[..] == digest[..]).then_some(code)
     }
 
     pub(crate) fn store(&self, code: &[u8]) -> Result<(), Failure> {
-        let staged = self.file.with_extension("staged");
+        // A name of its own and 0600: another agent may store the same code now.
         let write = || {
-            let _ = std::fs::remove_file(&staged);
-            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&staged)?;
-            file.write_all(code)?;
-            file.write_all(&Sha256::digest(code))?;
-            file.sync_all()?;
-            std::fs::rename(&staged, &self.file)
+            let mut staged = tempfile::Builder::new().prefix("storing-").tempfile_in(&self.folder)?;
+            staged.write_all(code)?;
+            staged.write_all(&Sha256::digest(code))?;
+            staged.as_file().sync_all()?;
+            staged.persist(&self.file).map_err(|e| e.error)
         };
-        write().map_err(|e: std::io::Error| {
+        write().map(drop).map_err(|e: std::io::Error| {
             Failure::new(FailureKind::Storage, format!("plugin cache {}: {e}", self.file.display()))
         })
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        if self.temporary {
-            let _ = std::fs::remove_dir_all(&self.folder);
-        }
-    }
+/// Does it belong to the user that runs this program, and may nobody else write it?
+fn ours(metadata: &std::fs::Metadata) -> bool {
+    metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0
 }
 
 #[cfg(test)]
@@ -92,6 +99,18 @@ mod tests {
         assert_eq!(place.load(), None);
         std::fs::write(&file, b"short").unwrap();
         assert_eq!(place.load(), None);
+        place.store(b"machine code").unwrap();
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o666)).unwrap();
+        assert_eq!(place.load(), None, "others may write it");
+        place.store(b"machine code").unwrap();
+        let elsewhere = private.path().join("elsewhere");
+        std::fs::rename(&file, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
+        assert_eq!(place.load(), None, "a link is followed");
+        place.store(b"machine code").unwrap();
+        assert_eq!(place.load().unwrap(), b"machine code");
+        assert_eq!(std::fs::read_dir(place.folder()).unwrap().count(), 1, "something is left over");
         std::fs::set_permissions(private.path().join("plugins"), PermissionsExt::from_mode(0o777)).unwrap();
         assert!(Place::open(Some(private.path()), "a").is_err());
     }

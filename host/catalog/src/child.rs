@@ -1,6 +1,7 @@
 //! Compiling in a process of its own: a large component takes seconds and hundreds of MiB, and there is no other way to bound that.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -15,23 +16,38 @@ const CPU_SECONDS: u64 = 60;
 /// Wall-clock bound.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Compiles `wasm` by running this program again as `plugin-compile`; the files between lie in `folder`.
-pub(crate) async fn compile(wasm: &[u8], folder: &Path) -> Result<Vec<u8>, Failure> {
+/// What compiles, called as `<program> <first> <in> <out>`.
+pub(crate) struct Compiler {
+    pub(crate) program: PathBuf,
+    pub(crate) first: OsString,
+}
+
+impl Compiler {
+    /// This program itself, as `plugin-compile`.
+    pub(crate) fn own() -> Result<Self, Failure> {
+        let program = std::env::current_exe()
+            .map_err(|e| Failure::new(FailureKind::Internal, format!("where this program lies: {e}")))?;
+        Ok(Self { program, first: "plugin-compile".into() })
+    }
+}
+
+/// Compiles `wasm`. The files between lie in a folder of this call's own below `folder`: another agent may compile there too.
+pub(crate) async fn compile(compiler: &Compiler, wasm: &[u8], folder: &Path) -> Result<Vec<u8>, Failure> {
     let storage =
         |e: std::io::Error| Failure::new(FailureKind::Storage, format!("plugin cache {}: {e}", folder.display()));
-    let (input, output) = (folder.join("input.wasm"), folder.join("output.cwasm"));
+    let between = tempfile::Builder::new().prefix("compiling-").tempdir_in(folder).map_err(storage)?;
+    let (input, output) = (between.path().join("input.wasm"), between.path().join("output.cwasm"));
     std::fs::write(&input, wasm).map_err(storage)?;
-    let executable = std::env::current_exe().map_err(storage)?;
-    let mut child = tokio::process::Command::new(executable);
+    let mut child = tokio::process::Command::new(&compiler.program);
     child
-        .arg("plugin-compile")
+        .arg(&compiler.first)
         .arg(&input)
         .arg(&output)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
     let ended = tokio::time::timeout(PATIENCE, child.kill_on_drop(true).output()).await;
-    let code = match ended {
+    match ended {
         Ok(Ok(ended)) if ended.status.success() => std::fs::read(&output).map_err(storage),
         Ok(Ok(ended)) => {
             let said = String::from_utf8_lossy(&ended.stderr).trim().trim_start_matches("ERROR: ").to_owned();
@@ -43,11 +59,7 @@ pub(crate) async fn compile(wasm: &[u8], folder: &Path) -> Result<Vec<u8>, Failu
             FailureKind::InvalidConfig,
             format!("it takes longer than {} s to compile", PATIENCE.as_secs()),
         )),
-    };
-    for file in [&input, &output] {
-        let _ = std::fs::remove_file(file);
     }
-    code
 }
 
 /// The whole life of the compiling process: limits first, then the work.

@@ -78,6 +78,7 @@ impl Catalog {
     /// One failure for each plugin that is refused.
     pub async fn load(third_party: Vec<ThirdParty>, private: Option<&Path>) -> Result<Self, Vec<Failure>> {
         let engine = Engine::new().map_err(|e| vec![e])?;
+        let compiler = child::Compiler::own().map_err(|e| vec![e])?;
         let mut loaded = BTreeMap::new();
         let mut refused = Vec::new();
         for plugin in third_party {
@@ -89,7 +90,7 @@ impl Catalog {
                 refused.push(named(Failure::new(FailureKind::InvalidConfig, message)));
                 continue;
             }
-            match third_party::compiled(&plugin, &engine, private).await {
+            match third_party::compiled(&plugin, &engine, &compiler, private).await {
                 Ok(compiled) => drop(loaded.insert(key, compiled)),
                 Err(e) => refused.push(named(e)),
             }

@@ -1,17 +1,17 @@
 //! A third party's component: by path and digest, or not at all.
 
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use identity::{Failure, FailureKind};
-use sandbox::{Engine, Grants, Kind};
+use rustix::fs::OFlags;
+use sandbox::{COMPONENT_BYTES, Engine, Grants, Kind};
 use sha2::{Digest, Sha256};
 use tracing::info;
 
-use crate::{cache, child};
-
-/// The largest file that is looked at: what the sandbox compiles at most.
-const COMPONENT_BYTES: u64 = 32 << 20;
+use crate::cache;
+use crate::child::{Compiler, compile};
 
 /// An entry of `plugins`.
 #[derive(Debug, Clone)]
@@ -39,6 +39,7 @@ struct Granted {
 pub(crate) async fn compiled(
     plugin: &ThirdParty,
     engine: &Engine,
+    compiler: &Compiler,
     private: Option<&Path>,
 ) -> Result<(Vec<u8>, Grants), Failure> {
     let invalid = |message: String| Failure::new(FailureKind::InvalidConfig, message);
@@ -69,19 +70,21 @@ pub(crate) async fn compiled(
         return Ok((code, grants));
     }
     info!(target: "PLUGIN", plugin = %plugin.name, digest = %digest, "Compiling the plugin.");
-    let code = child::compile(&wasm, place.folder()).await?;
+    let code = compile(compiler, &wasm, place.folder()).await?;
     place.store(&code)?;
     Ok((code, grants))
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut wasm = Vec::new();
-    let file = std::fs::File::open(path)?;
+    // Opening a named pipe would wait.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(std::io::Error::other("not a regular file"));
     }
-    file.take(COMPONENT_BYTES + 1).read_to_end(&mut wasm)?;
-    match wasm.len() as u64 > COMPONENT_BYTES {
+    file.take(COMPONENT_BYTES as u64 + 1).read_to_end(&mut wasm)?;
+    match wasm.len() > COMPONENT_BYTES {
         true => Err(std::io::Error::other(format!("larger than {COMPONENT_BYTES} bytes"))),
         false => Ok(wasm),
     }
@@ -89,4 +92,119 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Catalog;
+
+    /// A folder with a component, a private directory, and a compiler that notes down each of its runs.
+    struct World {
+        folder: tempfile::TempDir,
+        wasm: Vec<u8>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let wasm = wat::parse_str("(component)").unwrap();
+            std::fs::write(folder.path().join("plugin.wasm"), &wasm).unwrap();
+            std::fs::write(folder.path().join("code"), Engine::new().unwrap().compile(&wasm).unwrap()).unwrap();
+            let world = Self { folder, wasm };
+            world.compiler_does("cp \"$(dirname \"$0\")/code\" \"$2\"");
+            world
+        }
+
+        fn compiler_does(&self, what: &str) {
+            let script = format!("echo run >> \"$(dirname \"$0\")/runs\"\n{what}\n");
+            std::fs::write(self.folder.path().join("compiler"), script).unwrap();
+        }
+
+        fn plugin(&self, digest: Option<String>) -> ThirdParty {
+            let path = self.folder.path().join("plugin.wasm");
+            ThirdParty { name: "own".into(), kind: Kind::Format, path, digest, grants: serde_json::Value::Null }
+        }
+
+        fn digest(&self) -> String {
+            format!("sha256:{}", hex(&Sha256::digest(&self.wasm)))
+        }
+
+        async fn compiled(&self, plugin: &ThirdParty) -> Result<(Vec<u8>, Grants), Failure> {
+            let compiler = Compiler { program: "/bin/sh".into(), first: self.folder.path().join("compiler").into() };
+            compiled(plugin, &Engine::new().unwrap(), &compiler, Some(&self.private())).await
+        }
+
+        fn private(&self) -> PathBuf {
+            self.folder.path().join("private")
+        }
+
+        fn runs(&self) -> usize {
+            std::fs::read_to_string(self.folder.path().join("runs")).map_or(0, |runs| runs.lines().count())
+        }
+
+        fn cached(&self) -> Vec<PathBuf> {
+            std::fs::read_dir(self.private().join("plugins")).unwrap().map(|entry| entry.unwrap().path()).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn without_its_digest_nothing_is_compiled() {
+        let world = World::new();
+        let refused = world.compiled(&world.plugin(None)).await.unwrap_err();
+        assert!(refused.message.ends_with(&format!("add `digest: {}`", world.digest())), "{refused}");
+        let wrong = format!("sha256:{}", "0".repeat(64));
+        let refused = world.compiled(&world.plugin(Some(wrong.clone()))).await.unwrap_err();
+        assert!(refused.message.contains(&wrong) && refused.message.contains(&world.digest()), "{refused}");
+        assert_eq!(world.runs(), 0);
+    }
+
+    #[tokio::test]
+    async fn code_is_made_once_and_again_where_it_was_tampered_with() {
+        let world = World::new();
+        let plugin = world.plugin(Some(world.digest()));
+        let (code, _) = world.compiled(&plugin).await.unwrap();
+        Engine::new().unwrap().load_own_code("own", Kind::Format, &code, Grants::default()).unwrap();
+        assert_eq!(world.compiled(&plugin).await.unwrap().0, code);
+        assert_eq!(world.runs(), 1);
+        let [file] = world.cached().try_into().expect("one file, and nothing left of compiling");
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[100] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+        assert_eq!(world.compiled(&plugin).await.unwrap().0, code);
+        assert_eq!(world.runs(), 2);
+    }
+
+    /// Each must get what was made of its own component, though both are made at the same time in the same directory.
+    #[tokio::test]
+    async fn two_that_compile_at_once_do_not_get_each_others_code() {
+        let world = World::new();
+        world.compiler_does("sleep 0.2; cp \"$1\" \"$2\"");
+        let other = wat::parse_str("(component (component))").unwrap();
+        let path = world.folder.path().join("other.wasm");
+        std::fs::write(&path, &other).unwrap();
+        let digest = Some(format!("sha256:{}", hex(&Sha256::digest(&other))));
+        let (one, two) = (world.plugin(Some(world.digest())), ThirdParty { path, ..world.plugin(digest) });
+        let (one, two) = tokio::join!(world.compiled(&one), world.compiled(&two));
+        assert!(one.unwrap().0 == world.wasm && two.unwrap().0 == other);
+    }
+
+    #[tokio::test]
+    async fn a_compiler_that_fails_leaves_its_words_and_no_code() {
+        let world = World::new();
+        world.compiler_does("echo 'ERROR: this is not a component' >&2; exit 1");
+        let refused = world.compiled(&world.plugin(Some(world.digest()))).await.unwrap_err();
+        assert_eq!((refused.kind, refused.message.as_str()), (FailureKind::InvalidConfig, "this is not a component"));
+        assert!(world.cached().is_empty());
+    }
+
+    #[tokio::test]
+    async fn names_of_bundled_plugins_and_unknown_grants_are_refused() {
+        let world = World::new();
+        let taken = ThirdParty { name: "identity".into(), kind: Kind::Output, ..world.plugin(Some(world.digest())) };
+        let greedy = ThirdParty { grants: serde_json::json!({"network": true}), ..world.plugin(Some(world.digest())) };
+        let refused = Catalog::load(vec![taken, greedy], Some(&world.private())).await.err().unwrap();
+        assert!(refused[0].message.contains("plugin `identity`: this name is taken"), "{}", refused[0]);
+        assert!(refused[1].message.contains("unknown field `network`"), "{}", refused[1]);
+    }
 }

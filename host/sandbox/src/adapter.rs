@@ -65,7 +65,7 @@ impl JoinPlugin {
                 method::Opening::Immediate => Opening::Immediate,
                 method::Opening::Challenge => Opening::Challenge,
             },
-            keys: said.keys,
+            keys: said.keys.iter().map(|key| escaped(key)).collect(),
         };
         Ok(this)
     }
@@ -109,7 +109,8 @@ impl OutputPlugin {
     pub async fn new(plugin: Plugin) -> Result<Self, CallError> {
         let pre = OutputPluginPre::new(plugin.pre.clone()).map_err(|e| export_missing(&plugin, Kind::Output, &e))?;
         let mut this = Self { plugin, pre, description: OutputDescription::default() };
-        this.description.keys = guest_call!(this, PURE_DEADLINE, tbot_output_output.describe())?.keys;
+        let said = guest_call!(this, PURE_DEADLINE, tbot_output_output.describe())?;
+        this.description.keys = said.keys.iter().map(|key| escaped(key)).collect();
         Ok(this)
     }
 }
@@ -160,7 +161,8 @@ impl FormatPlugin {
     pub async fn new(plugin: Plugin) -> Result<Self, CallError> {
         let pre = FormatPluginPre::new(plugin.pre.clone()).map_err(|e| export_missing(&plugin, Kind::Format, &e))?;
         let mut this = Self { plugin, pre, description: OutputDescription::default() };
-        this.description.keys = guest_call!(this, PURE_DEADLINE, tbot_format_format.describe())?.keys;
+        let said = guest_call!(this, PURE_DEADLINE, tbot_format_format.describe())?;
+        this.description.keys = said.keys.iter().map(|key| escaped(key)).collect();
         Ok(this)
     }
 }

@@ -12,7 +12,7 @@ use crate::bindings::{join, output};
 use crate::call::ticks;
 use crate::error::{CallError, escaped};
 use crate::host::State;
-use crate::limits::{COMPONENT_BYTES, RESULT_BYTES, TICK};
+use crate::limits::{COMPONENT_BYTES, HANDLES, RESULT_BYTES, TICK};
 
 /// What a plugin is for: the world that it targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,9 +79,7 @@ impl Engine {
         let internal = |e: wasmtime::Error| {
             Failure::new(FailureKind::Internal, format!("the plugin engine cannot be started: {e}"))
         };
-        let mut config = Config::new();
-        config.epoch_interruption(true).concurrency_support(false).wasm_backtrace_max_frames(None);
-        let engine = wasmtime::Engine::new(&config).map_err(internal)?;
+        let engine = wasmtime::Engine::new(&settings()).map_err(internal)?;
         let mut linker = Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(internal)?;
         output::OutputPlugin::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state).map_err(internal)?;
@@ -108,10 +106,21 @@ impl Engine {
         }
         // Layer 1, version 0x0d: what tells a component from a core module.
         if !wasm.starts_with(b"\0asm\x0d\0\x01\0") {
-            return refuse("this is not a WebAssembly component: a core module has to be wrapped into one".into());
+            let remedy = match wasm {
+                [b'\x7f', b'E', b'L', b'F', ..] => {
+                    "machine code is not accepted, name the component that it was made of"
+                }
+                [b'\0', b'a', b's', b'm', ..] => "a core module has to be wrapped into one",
+                _ => "name the `.wasm` file that the plugin's build made",
+            };
+            return refuse(format!("this is not a WebAssembly component: {remedy}"));
         }
-        self.engine
-            .precompile_component(wasm)
+        // With a target named, nothing is taken from this machine's processor: the code runs on every one of the architecture.
+        let mut portable = settings();
+        portable
+            .target(&format!("{}-unknown-linux-gnu", std::env::consts::ARCH))
+            .and_then(|portable| wasmtime::Engine::new(portable))
+            .and_then(|compiler| compiler.precompile_component(wasm))
             .or_else(|e| refuse(format!("the component cannot be compiled: {}", escaped(&e.root_cause().to_string()))))
     }
 
@@ -131,10 +140,13 @@ impl Engine {
     /// [`CallError::BadResult`] where it was made by another engine, [`CallError::RefusedCapability`] for other imports.
     #[allow(unsafe_code)]
     pub fn load_own_code(&self, name: &str, kind: Kind, own_code: &[u8], grants: Grants) -> Result<Plugin, CallError> {
-        let bad =
-            |e: wasmtime::Error| CallError::BadResult { plugin: name.to_owned(), reason: escaped(&format!("{:#}", e)) };
+        let bad = |e: wasmtime::Error, remedy: &str| CallError::BadResult {
+            plugin: name.to_owned(),
+            reason: format!("{}: {remedy}", escaped(&format!("{e:#}"))),
+        };
         // SAFETY: `own_code` was made by this program's own compiler and nobody else could change it: the contract above.
-        let component = unsafe { Component::deserialize(&self.engine, own_code) }.map_err(bad)?;
+        let component = unsafe { Component::deserialize(&self.engine, own_code) }
+            .map_err(|e| bad(e, "it was compiled by another program, build both together"))?;
         let ty = component.component_type();
         for (import, _) in ty.imports(&self.engine) {
             if !import.starts_with("wasi:") && !kind.imports().contains(&import) {
@@ -142,9 +154,16 @@ impl Engine {
                 return Err(CallError::RefusedCapability { plugin: name.to_owned(), import, kind: kind.name() });
             }
         }
-        let pre = self.linker.instantiate_pre(&component).map_err(bad)?;
+        let pre = self.linker.instantiate_pre(&component).map_err(|e| bad(e, "build it against the published WIT"))?;
         Ok(Plugin { name: name.into(), pre, engine: self.clone(), grants: Arc::new(grants) })
     }
+}
+
+/// What code is compiled for and run with: it fits no other.
+fn settings() -> Config {
+    let mut config = Config::new();
+    config.epoch_interruption(true).concurrency_support(false).wasm_backtrace_max_frames(None);
+    config
 }
 
 /// A plugin that may run. Holds no state of a guest: each call begins with none.
@@ -161,6 +180,7 @@ impl Plugin {
         let mut store = Store::new(&self.engine.engine, State::new(self.name.clone(), self.grants.clone()));
         store.limiter(|state| state);
         store.set_hostcall_fuel(RESULT_BYTES);
+        store.set_max_component_handles(HANDLES);
         store
     }
 

@@ -85,7 +85,7 @@ impl From<CallError> for Failure {
     }
 }
 
-/// A guest's text, fit for a log line: no control characters, not long.
+/// A guest's text, fit for a log line: no control characters, none that turn the direction of what follows, not long.
 pub(crate) fn escaped(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
@@ -93,7 +93,8 @@ pub(crate) fn escaped(text: &str) -> String {
             out.push('…');
             break;
         }
-        if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
+        let unseen = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || unseen { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out
 }

@@ -1,11 +1,12 @@
 //! What a guest may call: the log, the clock, and what manifest and operator grant.
 
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
-use tracing::{debug, error, info, warn};
+use rustix::fs::OFlags;
 use wasmtime::component::ResourceTable;
-use wasmtime::{ResourceLimiter, StoreLimits, StoreLimitsBuilder};
+use wasmtime::{ResourceLimiter, format_err};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::bindings::join::tbot::host::{clock, http, input};
@@ -14,14 +15,16 @@ use crate::bindings::output::tbot::host::{log, private_key};
 use crate::bindings::output::tbot::types::types;
 use crate::engine::Grants;
 use crate::error::escaped;
-use crate::limits::{INPUT_BYTES, INSTANCES, LOG_LINES, MEMORY_BYTES, TABLE_ELEMENTS};
+use crate::limits::{HANDLES, INPUT_BYTES, INSTANCES, MEMORY_BYTES, RANDOM_BYTES, TABLE_ELEMENTS};
+use crate::log::{Console, Lines};
 
 /// Everything that belongs to one call. Dropped with it.
 pub(crate) struct State {
-    plugin: Arc<str>,
     grants: Arc<Grants>,
-    logged: usize,
-    limits: StoreLimits,
+    lines: Arc<Lines>,
+    consoles: [Console; 2],
+    memory_bytes: usize,
+    table_elements: usize,
     pub(crate) out_of_memory: bool,
     wasi: WasiCtx,
     table: ResourceTable,
@@ -29,43 +32,63 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(plugin: Arc<str>, grants: Arc<Grants>) -> Self {
-        let limits = StoreLimitsBuilder::new()
-            .memory_size(MEMORY_BYTES)
-            .table_elements(TABLE_ELEMENTS)
-            .instances(INSTANCES)
-            .memories(INSTANCES)
-            .tables(INSTANCES)
-            .trap_on_grow_failure(true)
-            .build();
-        let (wasi, table) = (WasiCtx::builder().build(), ResourceTable::new());
-        Self { plugin, grants, logged: 0, limits, out_of_memory: false, wasi, table }
+        let lines = Lines::new(plugin);
+        let consoles = [log::Level::Info, log::Level::Warn].map(|level| Console::new(lines.clone(), level));
+        let [stdout, stderr] = consoles.clone();
+        let wasi = WasiCtx::builder().stdout(stdout).stderr(stderr).max_random_size(RANDOM_BYTES).build();
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES);
+        Self { grants, lines, consoles, memory_bytes: 0, table_elements: 0, out_of_memory: false, wasi, table }
     }
 }
 
+impl Drop for State {
+    fn drop(&mut self) {
+        self.consoles.iter().for_each(Console::finish);
+    }
+}
+
+/// Counts all memories and all tables of the store together: a component may have hundreds of each.
 impl ResourceLimiter for State {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let allowed = self.limits.memory_growing(current, desired, maximum);
-        self.out_of_memory |= !matches!(allowed, Ok(true));
-        allowed
+        let counted = grown(self.memory_bytes, current, desired, maximum, MEMORY_BYTES);
+        self.out_of_memory |= counted.is_err();
+        Ok(counted?.map(|bytes| self.memory_bytes = bytes).is_some())
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let allowed = self.limits.table_growing(current, desired, maximum);
-        self.out_of_memory |= !matches!(allowed, Ok(true));
-        allowed
+        let counted = grown(self.table_elements, current, desired, maximum, TABLE_ELEMENTS);
+        self.out_of_memory |= counted.is_err();
+        Ok(counted?.map(|elements| self.table_elements = elements).is_some())
     }
 
     fn instances(&self) -> usize {
-        self.limits.instances()
+        INSTANCES
     }
 
     fn tables(&self) -> usize {
-        self.limits.tables()
+        INSTANCES
     }
 
     fn memories(&self) -> usize {
-        self.limits.memories()
+        INSTANCES
     }
+}
+
+/// The sum after one part grows from `current` to `desired`. `None` past the guest's own maximum, which it may handle; past the limit the
+/// call ends.
+fn grown(
+    sum: usize,
+    current: usize,
+    desired: usize,
+    maximum: Option<usize>,
+    limit: usize,
+) -> wasmtime::Result<Option<usize>> {
+    if maximum.is_some_and(|maximum| desired > maximum) {
+        return Ok(None);
+    }
+    let sum = sum.saturating_add(desired.saturating_sub(current));
+    if sum > limit { Err(format_err!("{sum} wanted, {limit} allowed")) } else { Ok(Some(sum)) }
 }
 
 impl WasiView for State {
@@ -79,20 +102,7 @@ impl material::Host for State {}
 
 impl log::Host for State {
     fn write(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
-        self.logged += 1;
-        if self.logged == LOG_LINES + 1 {
-            warn!(target: "PLUGIN", plugin = %self.plugin, "More than {LOG_LINES} lines in one call, the rest is dropped.");
-        }
-        if self.logged > LOG_LINES {
-            return Ok(());
-        }
-        let message = escaped(&message);
-        match level {
-            log::Level::Debug => debug!(target: "PLUGIN", plugin = %self.plugin, "{message}"),
-            log::Level::Info => info!(target: "PLUGIN", plugin = %self.plugin, "{message}"),
-            log::Level::Warn => warn!(target: "PLUGIN", plugin = %self.plugin, "{message}"),
-            log::Level::Error => error!(target: "PLUGIN", plugin = %self.plugin, "{message}"),
-        }
+        self.lines.write(level, &message);
         Ok(())
     }
 }
@@ -114,19 +124,40 @@ impl input::Host for State {
                 format!("environment variable `{}` is not granted: add it to `grants.environment`", escaped(&name));
             return Ok(Err(denied(message)));
         }
-        Ok(Ok(std::env::var(&name).ok()))
+        Ok(match std::env::var(&name) {
+            Ok(value) => Ok(Some(value)),
+            Err(std::env::VarError::NotPresent) => Ok(None),
+            Err(std::env::VarError::NotUnicode(_)) => Err(types::Error {
+                kind: types::ErrorKind::InvalidConfig,
+                message: format!("environment variable `{name}` is not UTF-8: set it to text"),
+            }),
+        })
     }
 
     fn file(&mut self, path: String) -> wasmtime::Result<Result<Vec<u8>, types::Error>> {
         if !self.grants.files.contains(&path) {
             return Ok(Err(denied(format!("file `{}` is not granted: add it to `grants.files`", escaped(&path)))));
         }
-        let mut contents = Vec::new();
-        let read = std::fs::File::open(&path).and_then(|file| file.take(INPUT_BYTES).read_to_end(&mut contents));
-        Ok(match read {
-            Ok(_) => Ok(contents),
-            Err(e) => Err(types::Error { kind: types::ErrorKind::Unavailable, message: format!("file `{path}`: {e}") }),
-        })
+        let unavailable = |e: std::io::Error| types::Error {
+            kind: types::ErrorKind::Unavailable,
+            message: format!("file `{path}`: {e}"),
+        };
+        Ok(read(&path).map_err(unavailable))
+    }
+}
+
+/// Never waits: a named pipe without a writer would hold the thread, out of reach of the deadline.
+fn read(path: &str) -> std::io::Result<Vec<u8>> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    let mut contents = Vec::new();
+    file.take(INPUT_BYTES + 1).read_to_end(&mut contents)?;
+    match contents.len() as u64 > INPUT_BYTES {
+        true => Err(std::io::Error::other(format!("larger than {INPUT_BYTES} bytes"))),
+        false => Ok(contents),
     }
 }
 

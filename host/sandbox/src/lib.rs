@@ -11,7 +11,9 @@ mod engine;
 mod error;
 mod host;
 mod limits;
+mod log;
 
 pub use adapter::{FormatPlugin, JoinPlugin, OutputPlugin};
 pub use engine::{Engine, Grants, Kind, Plugin};
 pub use error::CallError;
+pub use limits::COMPONENT_BYTES;

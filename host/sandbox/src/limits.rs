@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// Linear memory of one store: room for an interpreter's heap, little enough for two hundred outputs.
+/// Linear memory of one store, all its memories together: room for an interpreter's heap, little enough for two hundred outputs.
 pub(crate) const MEMORY_BYTES: usize = 64 << 20;
-/// Entries in all tables of one store: an interpreter's function table has under ten thousand.
+/// Entries in all tables of one store together: an interpreter's function table has under ten thousand.
 pub(crate) const TABLE_ELEMENTS: usize = 20_000;
 /// Core instances, memories and tables of one component: Python's needs more than thirty-two.
 pub(crate) const INSTANCES: usize = 300;
@@ -22,5 +22,9 @@ pub(crate) const LOG_LINES: usize = 200;
 pub(crate) const TEXT_BYTES: usize = 1 << 10;
 /// A file that an `input` grant names: tokens and small certificates.
 pub(crate) const INPUT_BYTES: u64 = 64 << 10;
-/// The largest component that is compiled: an interpreter with its library has 18 MB.
-pub(crate) const COMPONENT_BYTES: usize = 32 << 20;
+/// Handles of resources in one store, WASI's among them: an interpreter holds some ten.
+pub(crate) const HANDLES: usize = 1000;
+/// Random bytes that WASI gives at once: interpreters ask for seeds of under 3 KiB.
+pub(crate) const RANDOM_BYTES: u64 = 64 << 10;
+/// The largest component that is compiled, bytes: an interpreter with its library has 18 MB.
+pub const COMPONENT_BYTES: usize = 32 << 20;

@@ -1,39 +1,10 @@
 //! Guests that loop, trap, allocate, recurse, flood and lie. Each costs its own call, and the next one works.
 
+mod guest;
+
+use guest::{FINE, MEMORY, format as component, plugin};
 use identity::{Failure, FailureKind, Format};
-use sandbox::{CallError, Engine, FormatPlugin, Grants, Kind};
-use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
-
-/// A format plugin whose `files` has this body; `describe` and `render` return nothing.
-fn component(head: &str, files: &str) -> Vec<u8> {
-    let text = format!(
-        r#"(module
-            {head}
-            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 65536))
-            (func (export "tbot:format/format@0.1.0#describe") (result i32) (i32.const 16))
-            (func $files (export "tbot:format/format@0.1.0#files") (param i32 i32) (result i32) {files})
-            (func (export "tbot:format/format@0.1.0#render") (param i32) (result i32) (i32.const 32)))"#
-    );
-    let mut module = wat::parse_str(text).unwrap();
-    let wit = concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit/deps");
-    let mut resolve = Resolve::default();
-    let mut world = None;
-    for package in ["types", "host", "format"] {
-        world = Some(resolve.push_path(format!("{wit}/{package}@0.1.0")).unwrap().0);
-    }
-    let world = resolve.select_world(&[world.unwrap()], Some("format-plugin")).unwrap();
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-    ComponentEncoder::default().validate(true).module(&module).unwrap().encode().unwrap()
-}
-
-const MEMORY: &str = r#"(memory (export "memory") 4)"#;
-const FINE: &str = "(i32.const 16)";
-
-async fn plugin(engine: &Engine, name: &str, wasm: &[u8]) -> Result<FormatPlugin, CallError> {
-    let code = engine.compile(wasm).unwrap();
-    FormatPlugin::new(engine.load_own_code(name, Kind::Format, &code, Grants::default())?).await
-}
+use sandbox::{CallError, Engine, Grants, Kind};
 
 async fn files(engine: &Engine, head: &str, body: &str) -> Failure {
     plugin(engine, "hostile", &component(head, body)).await.unwrap().files("{}").await.unwrap_err()
@@ -92,22 +63,39 @@ async fn guests_that_loop_do_not_hold_up_another() {
 #[tokio::test]
 async fn too_much_initial_memory_is_refused_when_the_guest_is_first_run() {
     let engine = Engine::new().unwrap();
-    let greedy = component(r#"(memory (export "memory") 2000)"#, FINE);
-    let refused = plugin(&engine, "greedy", &greedy).await.err().unwrap();
-    assert!(matches!(refused, CallError::OutOfMemory { .. }), "{refused}");
+    for (what, head) in [
+        ("one memory", r#"(memory (export "memory") 2000)"#),
+        ("two memories, each within the limit", r#"(memory (export "memory") 640) (memory 640)"#),
+        (
+            "two tables, each within the limit",
+            r#"(memory (export "memory") 4) (table 15000 funcref) (table 15000 funcref)"#,
+        ),
+    ] {
+        let refused = plugin(&engine, "greedy", &component(head, FINE)).await.err();
+        assert!(matches!(refused, Some(CallError::OutOfMemory { .. })), "{what}: {refused:?}");
+    }
 }
 
 #[tokio::test]
-async fn a_flood_of_log_lines_is_cut_and_the_call_goes_on() {
+async fn memory_that_grows_in_many_places_is_counted_as_one() {
     let engine = Engine::new().unwrap();
-    let import = r#"(import "tbot:host/log@0.1.0" "write" (func $log (param i32 i32 i32)))"#;
-    let body = "(local $n i32)
-        (loop $more
-            (call $log (i32.const 1) (i32.const 64) (i32.const 100))
-            (br_if $more (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 10000))))
-        (i32.const 16)";
-    let flooding = plugin(&engine, "flooding", &component(&format!("{import} {MEMORY}"), body)).await.unwrap();
-    assert!(flooding.files("{}").await.unwrap().is_empty());
+    let head = r#"(memory (export "memory") 4) (memory $second 1)"#;
+    let grow = "(loop $more (drop (memory.grow (i32.const 16))) (drop (memory.grow $second (i32.const 16)))
+        (br_if $more (i32.lt_u (memory.size) (i32.const 600)))) (i32.const 16)";
+    let failure = files(&engine, head, grow).await;
+    assert!(failure.message.contains("wanted more than 64 MiB"), "{failure}");
+}
+
+/// A guest may find out that its own maximum is reached: that is no fault.
+#[tokio::test]
+async fn growing_past_the_guests_own_maximum_fails_inside_the_guest() {
+    let engine = Engine::new().unwrap();
+    let modest = component(
+        r#"(memory (export "memory") 4 8)"#,
+        "(if (i32.ne (memory.grow (i32.const 16)) (i32.const -1)) (then unreachable)) (i32.const 16)",
+    );
+    let modest = plugin(&engine, "modest", &modest).await.unwrap();
+    assert!(modest.files("{}").await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -115,7 +103,8 @@ async fn what_is_not_a_plugin_of_this_world_is_refused_with_a_reason() {
     let engine = Engine::new().unwrap();
     for (what, bytes) in [
         ("nothing", Vec::new()),
-        ("garbage", b"\x7fELF not wasm".to_vec()),
+        ("garbage", b"not wasm at all".to_vec()),
+        ("machine code", engine.compile(&component(MEMORY, FINE)).unwrap()),
         ("a core module", wat::parse_str("(module)").unwrap()),
         ("half a component", component(MEMORY, FINE)[..200].to_vec()),
     ] {
