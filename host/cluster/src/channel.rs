@@ -26,7 +26,7 @@ pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Servers allow one ping a minute, also without a stream (wire §f.1).
 const PING_INTERVAL: Duration = Duration::from_secs(61);
 /// A server's settings arrive in a millisecond; a refused certificate as an alert in their place (rust-wire §3).
-const PEEK: Duration = Duration::from_secs(2);
+pub(crate) const PEEK: Duration = Duration::from_secs(2);
 /// The largest answer that is read: a thousand resources of a few KiB, and room.
 pub(crate) const ANSWER_BYTES: usize = 32 << 20;
 
@@ -92,7 +92,7 @@ pub(crate) async fn open_channel(
     channel.map_err(|e| RouteError::connection(explain(route, &e)))
 }
 
-async fn dial(
+pub(crate) async fn dial(
     host: &str,
     port: u16,
     name: ServerName<'static>,

@@ -43,7 +43,7 @@ impl TeleportCluster {
     }
 
     /// Tries each route until one works. An answer of the cluster, also a refusal, ends it: no second, unrelated error.
-    async fn first<'a, T>(
+    pub(crate) async fn first<'a, T>(
         &'a self,
         what: &str,
         attempt: impl Fn(Route) -> BoxFuture<'a, Result<T, RouteError>>,

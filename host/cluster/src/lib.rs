@@ -5,11 +5,13 @@
 mod address;
 mod channel;
 mod connect;
+mod dialer;
 mod discovery;
 mod error;
 mod http_join;
 mod issue;
 mod join;
+mod resources;
 mod session;
 mod sessions;
 mod trust;
@@ -23,3 +25,5 @@ pub mod wire {
 
 pub use address::{Address, AddressKind};
 pub use connect::{ClusterConfig, TeleportCluster};
+pub use dialer::{Dialed, ProxyClient, ProxyDialer, Stream};
+pub use resources::{Resource, ResourceKind};

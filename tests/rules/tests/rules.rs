@@ -31,7 +31,7 @@ fn nothing(complaints: Vec<String>) {
 
 /// What a folder may name of ours (architecture §2), the first that a package lies in; `None` is everything. A new room needs a decision.
 type Arrow = (&'static str, Option<&'static [&'static str]>);
-const ARROWS: [Arrow; 14] = [
+const ARROWS: [Arrow; 15] = [
     ("host/agent", None),
     ("host/catalog", Some(&["identity", "sandbox"])),
     ("host/cluster", Some(&["identity"])),
@@ -41,6 +41,7 @@ const ARROWS: [Arrow; 14] = [
     ("host/sandbox", Some(&["identity"])),
     ("host/storage", Some(&["identity"])),
     ("host/telemetry", Some(&[])),
+    ("host/tunnel", Some(&["cluster", "identity"])),
     ("plugins/sdk", Some(&[])),
     ("plugins", Some(&["tbot-sdk"])),
     ("examples", Some(&["tbot-sdk"])),

@@ -1,0 +1,168 @@
+//! Connections that a proxy hands on by protocol name: what local tunnels are made of (wire §i).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use identity::{Failure, FailureKind, PrivateKey, TlsCertificate};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::client::TlsStream;
+
+use crate::address::Route;
+use crate::channel::{PEEK, dial};
+use crate::error::explain;
+use crate::trust::{ClientCertificate, Trust, client_config};
+
+/// A silent peer is asked after this time, and given up four questions later: tunnels are idle for hours, and firewalls forget.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// Time between those questions.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// How often [`ProxyClient::probe`] looks whether the proxy has answered.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A stream of bytes, both ways.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Opens connections to one proxy, verified against the machine's roots (wire §i.2).
+#[derive(Debug, Clone)]
+pub struct ProxyDialer {
+    route: Route,
+    trust: Trust,
+}
+
+impl ProxyDialer {
+    /// `host` without brackets; `insecure` verifies nothing.
+    pub fn new(host: &str, port: u16, insecure: bool) -> Self {
+        let trust = if insecure { Trust::Blind } else { Trust::System };
+        Self { route: Route { proxy: true, host: host.to_owned(), port }, trust }
+    }
+
+    /// The proxy's host name, without port and brackets.
+    pub fn host(&self) -> &str {
+        &self.route.host
+    }
+
+    /// Settings for many connections that offer `protocols`, most wanted first, and show `client`. Connections made with one value resume
+    /// each other's TLS sessions; make a new one when the certificate changes.
+    ///
+    /// # Errors
+    /// No usable roots, or a key that does not fit.
+    pub fn client(
+        &self,
+        protocols: &[&str],
+        client: Option<(&TlsCertificate, &PrivateKey)>,
+    ) -> Result<ProxyClient, Failure> {
+        let client = client.map(|(tls, key)| ClientCertificate { der: &tls.der, pkcs8: key.pkcs8_der() });
+        let config = client_config(&self.trust, client, protocols)?;
+        let name = ServerName::try_from(self.route.host.clone()).map_err(|_| {
+            Failure::new(FailureKind::InvalidConfig, format!("`{}` is not a host name", self.route.host))
+        })?;
+        Ok(ProxyClient { route: self.route.clone(), name, config })
+    }
+}
+
+impl ProxyDialer {
+    /// What an error of a connection to this proxy means: [`FailureKind::Denied`] or [`FailureKind::Expired`] where it is about the certificate
+    /// shown, otherwise [`FailureKind::Unavailable`].
+    pub fn failure(&self, error: &std::io::Error) -> Failure {
+        failure(&self.route, error)
+    }
+}
+
+impl std::fmt::Display for ProxyDialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.route.fmt(f)
+    }
+}
+
+/// Opens connections with one set of protocols and one certificate.
+#[derive(Debug, Clone)]
+pub struct ProxyClient {
+    route: Route,
+    name: ServerName<'static>,
+    config: Arc<ClientConfig>,
+}
+
+/// A connection that the proxy has accepted; whether it accepts the certificate shows with the first byte.
+pub struct Dialed {
+    /// What goes to and comes from the service.
+    pub stream: Box<dyn Stream>,
+    /// The protocol agreed upon, where the proxy named one.
+    pub protocol: Option<String>,
+}
+
+impl ProxyClient {
+    /// The same with other protocols.
+    #[must_use]
+    pub fn offering(&self, protocols: &[&str]) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Self { config: Arc::new(config), ..self.clone() }
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`FailureKind::Unavailable`] with the address and the reason.
+    pub async fn dial(&self) -> Result<Dialed, Failure> {
+        let stream = self.connect().await?;
+        let protocol = stream.get_ref().1.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
+        Ok(Dialed { stream: Box::new(stream), protocol })
+    }
+
+    /// Connects and waits until the proxy has judged the certificate: it then sends a session ticket, or refuses. The connection is closed.
+    ///
+    /// # Errors
+    /// As [`ProxyClient::dial`], and a refused certificate.
+    pub async fn probe(&self) -> Result<(), Failure> {
+        let mut stream = self.connect().await?;
+        if stream.get_ref().1.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_2) {
+            // There the certificate is judged before the handshake ends.
+            return Ok(());
+        }
+        let started = Instant::now();
+        let mut byte = [0; 1];
+        // A proxy that sends no tickets is believed after a while.
+        while stream.get_ref().1.tls13_tickets_received() == 0 && started.elapsed() < PEEK {
+            match tokio::time::timeout(LOOK, stream.read(&mut byte)).await {
+                Err(_) => {}
+                Ok(Ok(0)) => {
+                    let message = format!("{} closed the connection", self.route);
+                    return Err(Failure::new(FailureKind::Unavailable, message));
+                }
+                Ok(Ok(_)) => break,
+                Ok(Err(e)) => return Err(failure(&self.route, &e)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn connect(&self) -> Result<TlsStream<TcpStream>, Failure> {
+        let dialed = dial(&self.route.host, self.route.port, self.name.clone(), self.config.clone()).await;
+        let stream = dialed.map_err(|e| failure(&self.route, &e))?;
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL).with_retries(4);
+        SockRef::from(stream.get_ref().0).set_tcp_keepalive(&keepalive).map_err(|e| failure(&self.route, &e))?;
+        Ok(stream)
+    }
+}
+
+fn failure(route: &Route, error: &std::io::Error) -> Failure {
+    use rustls::AlertDescription::{AccessDenied, BadCertificate, CertificateExpired, CertificateUnknown, UnknownCA};
+    let alert = match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::AlertReceived(alert)) => Some(*alert),
+        _ => None,
+    };
+    let kind = match alert {
+        Some(CertificateExpired) => FailureKind::Expired,
+        Some(AccessDenied | BadCertificate | CertificateUnknown | UnknownCA) => FailureKind::Denied,
+        _ => FailureKind::Unavailable,
+    };
+    let words = explain(route, error);
+    let named = words.contains(&route.to_string());
+    Failure::new(kind, if named { words } else { format!("proxy {route}: {words}") })
+}

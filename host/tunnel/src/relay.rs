@@ -1,0 +1,202 @@
+//! Bytes both ways: each direction waits for the slower side, ends on its own, and both end when nothing has moved for long.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
+
+/// Buffer of each direction in bytes: one TLS record.
+const BUFFER: usize = 16 * 1024;
+/// How many looks at the traffic make one idle time.
+const LOOKS: u32 = 4;
+
+/// How a relay ended.
+#[derive(Debug)]
+pub(crate) struct Relayed {
+    /// Bytes from the client.
+    pub(crate) up: u64,
+    /// Bytes to the client.
+    pub(crate) down: u64,
+    /// What went wrong on the side of the service, where something did.
+    pub(crate) fault: Option<io::Error>,
+    /// Ended because nothing moved.
+    pub(crate) idle: bool,
+}
+
+/// Copies until both sides have ended, one has failed, or nothing has moved for `idle`.
+pub(crate) async fn relay(
+    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    service: impl AsyncRead + AsyncWrite + Unpin,
+    idle: Duration,
+) -> Relayed {
+    let mut service = Meter { inner: service, up: 0, down: 0, moved: Arc::default(), fault: None };
+    let moved = service.moved.clone();
+    let still = async {
+        let (mut last, mut quiet) = (0, 0);
+        while quiet < LOOKS {
+            tokio::time::sleep(idle / LOOKS).await;
+            let now = moved.load(Ordering::Relaxed);
+            quiet = if now == last { quiet + 1 } else { 0 };
+            last = now;
+        }
+    };
+    let idle = tokio::select! {
+        // The client's own errors are its own affair, the service's are in the meter.
+        _ = copy_bidirectional_with_sizes(client, &mut service, BUFFER, BUFFER) => false,
+        () = still => true,
+    };
+    Relayed { up: service.up, down: service.down, fault: service.fault, idle }
+}
+
+/// Counts what goes to and comes from the service, and keeps its error.
+struct Meter<S> {
+    inner: S,
+    up: u64,
+    down: u64,
+    moved: Arc<AtomicU64>,
+    fault: Option<io::Error>,
+}
+
+impl<S> Meter<S> {
+    /// Keeps the error, and hands out one of its kind.
+    fn keep(&mut self, error: io::Error) -> io::Error {
+        let kind = error.kind();
+        self.fault.get_or_insert(error);
+        kind.into()
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        match ready!(Pin::new(&mut self.inner).poll_read(cx, buf)) {
+            Ok(()) => {
+                let n = buf.filled().len() - before;
+                self.down += n as u64;
+                self.moved.fetch_add(n as u64, Ordering::Relaxed);
+                Poll::Ready(Ok(()))
+            }
+            // Many servers close without the farewell of TLS. The protocols inside know their own ends.
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof && self.down > 0 => Poll::Ready(Ok(())),
+            Err(e) => Poll::Ready(Err(self.keep(e))),
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Meter<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match ready!(Pin::new(&mut self.inner).poll_write(cx, buf)) {
+            Ok(n) => {
+                self.up += n as u64;
+                self.moved.fetch_add(n as u64, Ordering::Relaxed);
+                Poll::Ready(Ok(n))
+            }
+            Err(e) => Poll::Ready(Err(self.keep(e))),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = ready!(Pin::new(&mut self.inner).poll_flush(cx));
+        Poll::Ready(flushed.map_err(|e| self.keep(e)))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A service that has closed already cannot be told to.
+        let _ = ready!(Pin::new(&mut self.inner).poll_shutdown(cx));
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// The two outer ends of a relay, and the relay.
+    fn start(buffer: usize, idle: Duration) -> (DuplexStream, DuplexStream, JoinHandle<Relayed>) {
+        let (client, mut inner) = duplex(buffer);
+        let (service, outer) = duplex(buffer);
+        (client, outer, tokio::spawn(async move { relay(&mut inner, service, idle).await }))
+    }
+
+    #[tokio::test]
+    async fn one_direction_ends_while_the_other_goes_on() {
+        let (mut client, mut service, relay) = start(64, HOUR);
+        client.write_all(b"question").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut question = String::new();
+        service.read_to_string(&mut question).await.unwrap();
+        assert_eq!(question, "question");
+        service.write_all(b"answer").await.unwrap();
+        drop(service);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "answer");
+        let done = relay.await.unwrap();
+        assert_eq!((done.up, done.down, done.idle, done.fault.is_none()), (8, 6, false, true));
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_does_not_read_stops_the_writer() {
+        let (mut client, mut service, _relay) = start(64, HOUR);
+        let written = tokio::spawn(async move {
+            let mut written = 0;
+            while let Ok(Ok(n)) = tokio::time::timeout(Duration::from_millis(200), client.write(&[7; 64])).await {
+                written += n;
+            }
+            (client, written)
+        });
+        let (mut client, written) = written.await.unwrap();
+        assert!(written <= BUFFER + 4 * 64, "{written} bytes were taken without a reader");
+        client.shutdown().await.unwrap();
+        let mut got = Vec::new();
+        service.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got.len(), written, "and nothing is lost");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_ends_and_a_busy_one_does_not() {
+        let (mut client, mut service, relay) = start(64, HOUR);
+        for _ in 0..10 {
+            tokio::time::sleep(HOUR / 2).await;
+            client.write_all(b"x").await.unwrap();
+            service.read_exact(&mut [0]).await.unwrap();
+        }
+        assert!(!relay.is_finished());
+        let done = relay.await.unwrap();
+        assert!(done.idle);
+        assert_eq!((done.up, done.down), (10, 0));
+    }
+
+    #[tokio::test]
+    async fn the_services_error_is_kept() {
+        struct Broken;
+        impl AsyncRead for Broken {
+            fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Err(io::Error::other("no")))
+            }
+        }
+        impl AsyncWrite for Broken {
+            fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+                Poll::Ready(Ok(buf.len()))
+            }
+            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+            fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+        }
+        let (mut inner, _client) = duplex(64);
+        let done = relay(&mut inner, Broken, HOUR).await;
+        assert_eq!(done.fault.map(|e| e.to_string()).as_deref(), Some("no"));
+    }
+}

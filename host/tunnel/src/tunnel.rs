@@ -1,0 +1,395 @@
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use cluster::{ProxyClient, ProxyDialer, ResourceKind, Stream, TeleportCluster};
+use identity::{Failure, FailureKind};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use crate::credentials::{Credential, Credentials};
+use crate::http::{self, LoginWatch};
+use crate::listen::{Bound, Listener};
+use crate::ping::PingStream;
+use crate::protocol::Talk;
+use crate::relay::relay;
+use crate::{Listen, Protocol, postgres, refusal};
+
+/// A client that has connected says what it wants within this time; a PostgreSQL server gives as much.
+const HELLO: Duration = Duration::from_secs(60);
+/// Waits between looks at a way that is not usable yet: short at first, then as long as a person would wait.
+const RETRY_SECONDS: [u64; 5] = [1, 2, 5, 10, 30];
+/// Nothing can be accepted for want of file descriptors: connections end meanwhile.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Failures of connections are logged once in this time, with their number.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// What is at the far end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// An application, by name; where the protocol is not given, the cluster is asked.
+    Application(String, Option<&'static Protocol>),
+    /// A database resource, by name; its protocol is in the certificate.
+    Database(String),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Application(name, _) => write!(f, "application {name:?}"),
+            Self::Database(service) => write!(f, "database {service:?}"),
+        }
+    }
+}
+
+/// Who shows the certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The tunnel: whoever reaches the port gets through. Applications know nothing else.
+    Authenticated,
+    /// The database's client, with TLS of its own inside the tunnel's (wire §i.2).
+    Passthrough,
+}
+
+/// Bounds of one tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at a time; further ones wait to be accepted.
+    pub connections: usize,
+    /// A connection on which nothing has moved for this time is closed.
+    pub idle: Duration,
+}
+
+/// 4,096 connections: about 0.3 GiB at most. A day of silence: pools and listeners rest for hours, and dead peers are found by keep-alive.
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 4096, idle: Duration::from_secs(24 * 3600) }
+    }
+}
+
+/// All that a tunnel needs.
+pub struct Settings {
+    /// Where it listens.
+    pub listen: Listen,
+    /// What is at the far end.
+    pub target: Target,
+    /// Who shows the certificate.
+    pub mode: Mode,
+    /// The certificate.
+    pub credentials: Credentials,
+    /// The way to the proxy.
+    pub dialer: ProxyDialer,
+    /// Asked for an application's protocol.
+    pub cluster: Arc<TeleportCluster>,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// A tunnel whose port accepts.
+pub struct Tunnel {
+    listener: Listener,
+    address: Listen,
+    way: Arc<Way>,
+    connections: usize,
+}
+
+impl Tunnel {
+    /// Takes the address at once, waits until the certificate is there and the proxy lets it in, and listens.
+    ///
+    /// # Errors
+    /// What waiting cannot mend: an address that is taken, a certificate for something else ([`FailureKind::InvalidConfig`]), a protocol
+    /// that cannot be carried ([`FailureKind::Unsupported`]).
+    pub async fn open(settings: Settings) -> Result<Self, Failure> {
+        let bound = Bound::new(&settings.listen).await?;
+        let listen = settings.listen.clone();
+        let connections = settings.limits.connections;
+        let way = Way::new(settings);
+        let mut waits = RETRY_SECONDS.into_iter();
+        let mut wait = 0;
+        while let Err(failure) = way.usable().await {
+            if matches!(failure.kind, FailureKind::InvalidConfig | FailureKind::Unsupported) {
+                return Err(failure);
+            }
+            wait = waits.next().unwrap_or(wait);
+            warn!(target: "TBOT", "{listen} does not accept connections yet: {failure}. Next try in {wait} s.");
+            tokio::time::sleep(Duration::from_secs(wait)).await;
+        }
+        let cannot = |e| Failure::new(FailureKind::InvalidConfig, format!("cannot listen on {listen}: {e}"));
+        let listener = bound.listen().map_err(cannot)?;
+        let address = listener.address().map_err(cannot)?;
+        if address.is_public() {
+            warn!(target: "TBOT", "{address} can be reached from other machines: whoever reaches it has the bot's access, and what is sent there is not encrypted.");
+        }
+        Ok(Self { listener, address, way: Arc::new(way), connections })
+    }
+
+    /// Where it listens, with the port that was taken.
+    pub fn address(&self) -> &Listen {
+        &self.address
+    }
+
+    /// What is spoken.
+    pub fn protocol(&self) -> &'static Protocol {
+        self.way.protocol()
+    }
+
+    /// The certificate that was used last.
+    ///
+    /// # Errors
+    /// As [`Credentials::current`].
+    pub async fn credential(&self) -> Result<Arc<Credential>, Failure> {
+        self.way.credentials.current().await
+    }
+
+    /// Accepts until `shutdown` completes; the address is given up then, and every connection ends.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) {
+        let mut running = JoinSet::new();
+        let permits = Arc::new(Semaphore::new(self.connections));
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            let next = async {
+                // The permit first: who comes when there is none waits with the kernel.
+                let permit = permits.clone().acquire_owned().await;
+                (permit, self.listener.accept().await)
+            };
+            tokio::select! {
+                () = &mut shutdown => break,
+                (permit, accepted) = next => match accepted {
+                    Ok(client) => {
+                        let way = self.way.clone();
+                        running.spawn(async move {
+                            way.connection(client).await;
+                            drop(permit);
+                        });
+                    }
+                    Err(e) => {
+                        self.way.complain(&format!("a connection cannot be accepted: {e}"));
+                        tokio::time::sleep(ACCEPT_RETRY).await;
+                    }
+                },
+            }
+            while running.try_join_next().is_some() {}
+        }
+        running.shutdown().await;
+    }
+}
+
+/// Connections of one certificate: with the protocol's own names, and with HTTP/2.
+struct Clients {
+    credential: Arc<Credential>,
+    own: ProxyClient,
+    http2: ProxyClient,
+}
+
+/// Which way a connection takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    Authenticated,
+    Http2,
+    Anonymous,
+}
+
+/// The way from a client to the service.
+struct Way {
+    target: Target,
+    mode: Mode,
+    credentials: Credentials,
+    dialer: ProxyDialer,
+    cluster: Arc<TeleportCluster>,
+    idle: Duration,
+    protocol: OnceLock<&'static Protocol>,
+    anonymous: OnceLock<ProxyClient>,
+    clients: Mutex<Option<Arc<Clients>>>,
+    complaints: Mutex<(Option<Instant>, u64)>,
+}
+
+impl Way {
+    fn new(settings: Settings) -> Self {
+        let Settings { target, mode, credentials, dialer, cluster, limits, .. } = settings;
+        Self {
+            target,
+            mode,
+            credentials,
+            dialer,
+            cluster,
+            idle: limits.idle,
+            protocol: OnceLock::new(),
+            anonymous: OnceLock::new(),
+            clients: Mutex::default(),
+            complaints: Mutex::default(),
+        }
+    }
+
+    /// Finds out what is spoken, and tries the way once.
+    async fn usable(&self) -> Result<(), Failure> {
+        let credential = self.credentials.current().await?;
+        self.check(&credential)?;
+        let protocol = match &self.target {
+            Target::Application(_, Some(protocol)) => protocol,
+            Target::Application(name, None) => self.ask(&credential, name).await?,
+            Target::Database(service) => {
+                let name = credential.tls.subject.attribute("2.2").unwrap_or_default();
+                Protocol::database(name).ok_or_else(|| {
+                    let message = format!("database {service:?} speaks `{name}`, which cannot be carried");
+                    Failure::new(FailureKind::Unsupported, message)
+                })?
+            }
+        };
+        if self.mode == Mode::Passthrough && protocol.only_authenticated {
+            let message =
+                format!("clients of {} cannot show the certificate themselves: use `--tunnel`", protocol.title);
+            return Err(Failure::new(FailureKind::Unsupported, message));
+        }
+        self.protocol.get_or_init(|| protocol);
+        let lane = if self.mode == Mode::Authenticated { Lane::Authenticated } else { Lane::Anonymous };
+        self.client(lane).await?.probe().await.map_err(|failure| self.explain(failure))
+    }
+
+    /// The certificate must lead to the target (wire §h.2).
+    fn check(&self, credential: &Credential) -> Result<(), Failure> {
+        let (what, wanted, attribute, remedy) = match &self.target {
+            Target::Application(name, _) => ("application", name, "1.10", "type: application, app_name"),
+            Target::Database(service) => ("database", service, "2.1", "type: database, service"),
+        };
+        let found = credential.tls.subject.attribute(attribute);
+        if found == Some(wanted) {
+            return Ok(());
+        }
+        let found = found.map_or(format!("for no {what}"), |other| format!("for {what} {other:?}"));
+        let message = format!(
+            "the certificate in {} is {found}, not for {wanted:?}: name the directory of an output `{{{remedy}: {wanted}}}`",
+            self.credentials.description()
+        );
+        Err(Failure::new(FailureKind::InvalidConfig, message))
+    }
+
+    async fn ask(&self, credential: &Credential, name: &str) -> Result<&'static Protocol, Failure> {
+        let authorities = self.credentials.authorities().await?;
+        let found =
+            self.cluster.resources(&credential.tls, &credential.key, authorities, ResourceKind::Application).await?;
+        match found.into_iter().find(|resource| resource.name == name) {
+            Some(resource) => Ok(Protocol::application(&resource.uri)),
+            None => Err(Failure::new(
+                FailureKind::Denied,
+                format!("app {name:?} not found, or not allowed for the bot's roles"),
+            )),
+        }
+    }
+
+    fn protocol(&self) -> &'static Protocol {
+        self.protocol.get().copied().unwrap_or(Protocol::TCP)
+    }
+
+    async fn client(&self, lane: Lane) -> Result<ProxyClient, Failure> {
+        if lane == Lane::Anonymous {
+            if let Some(client) = self.anonymous.get() {
+                return Ok(client.clone());
+            }
+            let client = self.dialer.client(&self.protocol().offers(), None)?;
+            return Ok(self.anonymous.get_or_init(|| client).clone());
+        }
+        let credential = self.credentials.current().await?;
+        let known = lock(&self.clients).clone().filter(|clients| Arc::ptr_eq(&clients.credential, &credential));
+        let clients = match known {
+            Some(clients) => clients,
+            None => {
+                self.check(&credential)?;
+                let shown = Some((&credential.tls, &credential.key));
+                let own = self.dialer.client(&self.protocol().offers(), shown)?;
+                let clients = Arc::new(Clients { http2: own.offering(&["h2"]), own, credential });
+                *lock(&self.clients) = Some(clients.clone());
+                clients
+            }
+        };
+        Ok(if lane == Lane::Http2 { clients.http2.clone() } else { clients.own.clone() })
+    }
+
+    /// Serves one client to its end. What goes wrong is told to it where its protocol can, and logged.
+    async fn connection(&self, mut client: Box<dyn Stream>) {
+        let talk = self.protocol().talk;
+        let greeted = tokio::time::timeout(HELLO, self.greet(&mut client)).await;
+        let (first, lane) = match greeted {
+            Ok(Ok(Some(hello))) => hello,
+            Ok(Ok(None)) => return,
+            Ok(Err(e)) => return self.complain(&format!("a client of {}: {e}", self.target)),
+            Err(_) => {
+                return debug!(target: "TBOT", "A client of {} said nothing for {} s.", self.target, HELLO.as_secs());
+            }
+        };
+        let failure = match self.connect(&first, lane).await {
+            Err(failure) => failure,
+            Ok(service) => {
+                let done = relay(&mut client, service, self.idle).await;
+                debug!(target: "TBOT", "A connection to {} ended: {} bytes up, {} bytes down{}.", self.target, done.up, done.down, if done.idle { ", idle" } else { "" });
+                match done.fault {
+                    Some(fault) if done.down == 0 => self.explain(self.dialer.failure(&fault)),
+                    Some(fault) => return debug!(target: "TBOT", "The connection to {} broke: {fault}", self.target),
+                    None => return,
+                }
+            }
+        };
+        self.complain(&format!("{}: {failure}", self.target));
+        refusal::refuse(&mut client, if lane == Lane::Http2 { Talk::Opaque } else { talk }, &failure.message).await;
+    }
+
+    /// What the client says before the service has to hear it.
+    async fn greet(&self, client: &mut Box<dyn Stream>) -> io::Result<Option<(Vec<u8>, Lane)>> {
+        let own = if self.mode == Mode::Authenticated { Lane::Authenticated } else { Lane::Anonymous };
+        match self.protocol().talk {
+            Talk::Postgres => {
+                let hello = postgres::greet(client, self.mode).await?;
+                // Cancelling carries no TLS of the client's own: the tunnel shows the certificate (wire §i.3).
+                Ok(hello.map(|hello| (hello.bytes, if hello.cancel { Lane::Authenticated } else { own })))
+            }
+            Talk::Http => {
+                let hello = http::greet(client).await?;
+                Ok(hello.map(|(bytes, http2)| (bytes, if http2 { Lane::Http2 } else { own })))
+            }
+            Talk::Mysql | Talk::Redis | Talk::Opaque => Ok(Some((Vec::new(), own))),
+        }
+    }
+
+    async fn connect(&self, first: &[u8], lane: Lane) -> Result<Box<dyn Stream>, Failure> {
+        let dialed = self.client(lane).await?.dial().await.map_err(|failure| self.explain(failure))?;
+        let framed = dialed.protocol.is_some_and(|protocol| protocol.ends_with("-ping"));
+        let mut service: Box<dyn Stream> = match (framed, self.protocol().talk) {
+            (true, _) => Box::new(PingStream::new(dialed.stream)),
+            (false, Talk::Http) if lane != Lane::Http2 => Box::new(LoginWatch::new(dialed.stream)),
+            (false, _) => dialed.stream,
+        };
+        if !first.is_empty() {
+            service.write_all(first).await.map_err(|e| self.explain(self.dialer.failure(&e)))?;
+        }
+        Ok(service)
+    }
+
+    /// The proxy speaks of a certificate: say which one.
+    fn explain(&self, failure: Failure) -> Failure {
+        match failure.kind {
+            FailureKind::Denied | FailureKind::Expired => {
+                failure.context(format_args!("the certificate in {} was refused", self.credentials.description()))
+            }
+            _ => failure,
+        }
+    }
+
+    /// Logs a failure, one in a while: with the proxy away there may be thousands.
+    fn complain(&self, message: &str) {
+        let mut complaints = lock(&self.complaints);
+        complaints.1 += 1;
+        if complaints.0.is_some_and(|last| last.elapsed() < QUIET) {
+            return debug!(target: "TBOT", "{message}");
+        }
+        let more = if complaints.1 > 1 { format!(" ({} since the last message)", complaints.1) } else { String::new() };
+        *complaints = (Some(Instant::now()), 0);
+        warn!(target: "TBOT", "{message}{more}");
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
