@@ -11,7 +11,8 @@ use tracing::debug;
 use crate::address::{Address, Route};
 use crate::channel::{API_DOMAIN, auth_protocol, open_channel};
 use crate::error::{RouteError, none_worked};
-use crate::join::{Registration, at_auth, at_proxy};
+use crate::join::{at_auth, at_proxy};
+use crate::registration::Registration;
 use crate::session::GrpcSession;
 use crate::trust::{ClientCertificate, Trust, client_config};
 
@@ -73,13 +74,12 @@ impl TeleportCluster {
 impl Cluster for TeleportCluster {
     async fn join(&self, joining: Joining<'_>) -> Result<Certificates, Failure> {
         let registration = Registration::new(joining, self.config.clock.now()).await?;
-        let registration = Arc::new(registration);
+        let (config, registration) = (&self.config, &registration);
         let attempt = |route: Route| {
-            let (config, registration) = (self.config.clone(), registration.clone());
             async move {
                 match route.proxy {
-                    true => at_proxy(&config, &route, &registration).await,
-                    false => at_auth(&config, &route, &registration).await,
+                    true => at_proxy(config, &route, registration).await,
+                    false => at_auth(config, &route, registration).await,
                 }
             }
             .boxed()

@@ -140,11 +140,23 @@ pub(crate) fn http(code: u16, body: &[u8]) -> Failure {
         429 | 500..=599 => FailureKind::Unavailable,
         _ => FailureKind::Denied,
     };
-    if words.contains("token expired or not found") || words.contains("token is not valid") {
-        let remedy = "the token is wrong, expired or already used: create a new one and set `onboarding.token`";
-        return Failure::new(FailureKind::Denied, format!("{words}; {remedy}"));
-    }
-    Failure::new(kind, words)
+    with_remedy(Failure::new(kind, words))
+}
+
+/// What to do where a join was refused: the cluster's words stay, the remedy follows.
+pub(crate) fn with_remedy(mut failure: Failure) -> Failure {
+    let says = |text| failure.message.contains(text);
+    let remedy = if says("token expired or not found") || says("token is not valid") {
+        "the token is wrong, expired or already used: create a new one and set `onboarding.token`"
+    } else if says("match any allow rules") {
+        "the token is known, and its `spec` allows other machines than this one: compare it (`tctl get token/NAME`) with what this machine is"
+    } else if says("connected to the wrong endpoint") || says("join method is") {
+        "set `onboarding.join_method` to the method of the token"
+    } else {
+        return failure;
+    };
+    failure.message = format!("{}; {remedy}", failure.message);
+    failure
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::address::Route;
 use crate::discovery::answer;
 use crate::error::{RouteError, http};
-use crate::join::Registration;
+use crate::registration::Registration;
 
 /// `types.RegisterUsingTokenRequest` in its JSON form (wire §b.1).
 #[derive(Serialize)]
@@ -45,22 +45,22 @@ pub(crate) async fn register(
     client: &reqwest::Client,
     url: &str,
     route: &Route,
-    registration: &Registration,
+    registration: &Registration<'_>,
 ) -> Result<Certificates, RouteError> {
     let expires =
-        OffsetDateTime::from_unix_timestamp(registration.expires.0).ok().and_then(|at| at.format(&Rfc3339).ok());
+        OffsetDateTime::from_unix_timestamp(registration.expires().0).ok().and_then(|at| at.format(&Rfc3339).ok());
     let request = Request {
         host_id: "",
         node_name: "",
         role: "Bot",
-        token: &registration.token,
+        token: registration.token(),
         additional_principals: None,
         dns_names: None,
-        public_tls_key: BASE64.encode(registration.key.pem()),
-        public_ssh_key: BASE64.encode(format!("{}\n", registration.key.ssh_line())),
+        public_tls_key: BASE64.encode(registration.key().pem()),
+        public_ssh_key: BASE64.encode(format!("{}\n", registration.key().ssh_line())),
         remote_addr: "",
         ec2_id: None,
-        id_token: &registration.id_token,
+        id_token: registration.id_token(),
         expires: expires.unwrap_or_default(),
     };
     let (status, body) = answer(route, client.post(url).json(&request).send().await).await?;

@@ -18,6 +18,11 @@ impl Major {
         self >= Self(17)
     }
 
+    /// Joining is one conversation for every method (wire §d).
+    pub(crate) fn join_stream(self) -> bool {
+        self >= Self(18)
+    }
+
     /// `RegisterUsingToken` over gRPC exists (wire §b.4).
     pub(crate) fn grpc_join(self) -> bool {
         self >= Self(16)

@@ -55,12 +55,13 @@ fn every_recorded_request_decodes_and_encodes_byte_for_byte() {
             "GetCertAuthoritiesRequest" => same::<GetCertAuthoritiesRequest>(&bytes),
             "GetCertAuthorityRequest" => same::<GetCertAuthorityRequest>(&bytes),
             "GenerateHostCertRequest" => same::<GenerateHostCertRequest>(&bytes),
+            "RegisterUsingAzureMethodRequest" => same::<RegisterUsingAzureMethodRequest>(&bytes),
             other => panic!("{other} is not known: {place}"),
         };
         assert!(equal, "{kind} loses something: {place}");
         *seen.entry(kind).or_insert(0) += 1;
     }
-    assert!(seen.len() >= 9, "{seen:?}");
+    assert!(seen.len() >= 10 && seen["RegisterUsingAzureMethodRequest"] == 3, "{seen:?}");
 }
 
 #[test]
@@ -91,6 +92,17 @@ fn every_recorded_response_holds_what_we_read() {
                 assert!(tls.subject.roles.iter().any(|role| role == "machine" || *role == tls.subject.user), "{place}");
                 SshCertificate::parse(std::str::from_utf8(&answer.ssh).unwrap()).unwrap();
                 certs += 1;
+            }
+            "RegisterUsingAzureMethodResponse" => {
+                let answer = ChallengedCerts::decode(&*bytes).unwrap();
+                assert_eq!(answer.encode_to_vec(), bytes, "{place}");
+                match answer.certs {
+                    Some(certs) => {
+                        let tls = TlsCertificate::parse(&certs.tls).unwrap();
+                        assert!(!tls.subject.renewable() && tls.subject.user == "bot-azbot", "{place}");
+                    }
+                    None => assert_eq!(answer.challenge.len(), 32, "{place}"),
+                }
             }
             "ListResourcesResponse" => {
                 for resource in ListResourcesResponse::decode(&*bytes).unwrap().resources {

@@ -46,6 +46,8 @@ pub enum JoinProof {
         attested_data: Vec<u8>,
         /// The managed identity's token.
         access_token: String,
+        /// The certificates between the document's signer and its root, DER, one after another; empty where they are not known (wire §d.4).
+        intermediate: Vec<u8>,
     },
     /// A signed `sts:GetCallerIdentity` request.
     Iam(Vec<u8>),

@@ -85,7 +85,11 @@ impl JoinMethod for JoinPlugin {
             method::Proof::Secret => JoinProof::Secret,
             method::Proof::IdToken(jwt) => JoinProof::IdToken(jwt),
             method::Proof::Azure(azure) => {
-                JoinProof::Azure { attested_data: azure.attested_data, access_token: azure.access_token }
+                JoinProof::Azure {
+                attested_data: azure.attested_data,
+                access_token: azure.access_token,
+                intermediate: azure.intermediate,
+            }
             }
             method::Proof::Iam(request) => JoinProof::Iam(request),
             method::Proof::Oracle(headers) => JoinProof::Oracle(headers),
