@@ -4,7 +4,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::configure::{Configure, Service};
 
 /// Short-lived credentials for machines, from a Teleport cluster.
 #[derive(Parser)]
@@ -32,10 +35,27 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+impl From<LogFormat> for telemetry::Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}
+
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Join the cluster and keep the outputs fresh
     Start(Start),
+    /// Print the configuration that flags mean
+    Configure(Configure),
+    /// Print a configuration of Teleport 12 or 13 (`-c`) as one of Teleport 14 and later
+    Migrate {
+        /// Write the file here, in place of stdout
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Print the version
     Version,
     /// Compile a plugin: what the agent runs itself as, in a process of its own
@@ -47,38 +67,43 @@ pub(crate) enum Command {
 #[command(args_override_self = true)]
 pub(crate) struct Start {
     /// Address of the Auth Service, or of a Proxy Service
-    #[arg(short, long, value_name = "HOST:PORT", env = "TELEPORT_AUTH_SERVER")]
+    #[arg(short, long, global = true, value_name = "HOST:PORT", env = "TELEPORT_AUTH_SERVER")]
     pub(crate) auth_server: Option<String>,
     /// Address of the Proxy Service
-    #[arg(long, value_name = "HOST:PORT", env = "TELEPORT_PROXY")]
+    #[arg(long, global = true, value_name = "HOST:PORT", env = "TELEPORT_PROXY")]
     pub(crate) proxy_server: Option<String>,
     /// Join token, or the absolute path of a file that holds it
-    #[arg(long, env = "TELEPORT_BOT_TOKEN", hide_env_values = true)]
+    #[arg(long, global = true, env = "TELEPORT_BOT_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+    /// Address, method and token in one: tbot+proxy+<method>://<token>@<host>:<port>
+    #[arg(long, global = true, value_name = "URI")]
+    pub(crate) join_uri: Option<String>,
     /// How to join
-    #[arg(long, value_name = "METHOD")]
+    #[arg(long, global = true, value_name = "METHOD")]
     pub(crate) join_method: Option<String>,
     /// Pin of the cluster's authority, sha256:<hex>; may be repeated
-    #[arg(long, value_name = "PIN", action = clap::ArgAction::Append)]
+    #[arg(long, global = true, value_name = "PIN", action = clap::ArgAction::Append)]
     pub(crate) ca_pin: Vec<String>,
     /// Where the bot keeps its own identity: a path, file:// or memory://
-    #[arg(long, alias = "storage", value_name = "PATH")]
+    #[arg(long, global = true, alias = "storage", value_name = "PATH")]
     pub(crate) data_dir: Option<String>,
     /// Write one identity output here, in place of the configured outputs
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH")]
     pub(crate) destination_dir: Option<PathBuf>,
     /// Life of certificates, such as 1h
-    #[arg(long, alias = "credential-ttl", value_name = "DURATION")]
+    #[arg(long, global = true, alias = "credential-ttl", value_name = "DURATION")]
     pub(crate) certificate_ttl: Option<String>,
     /// Time between renewals, such as 20m
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, global = true, value_name = "DURATION")]
     pub(crate) renewal_interval: Option<String>,
     /// Renew everything once and exit
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) oneshot: bool,
     /// Address for diagnostics
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, global = true, value_name = "HOST:PORT")]
     pub(crate) diag_addr: Option<String>,
+    #[command(subcommand)]
+    pub(crate) service: Option<Service>,
 }
 
 impl Flags {
@@ -91,8 +116,28 @@ impl Flags {
             }
             let text = error.to_string();
             eprintln!("ERROR: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+            if let Some(line) = last_line(&error) {
+                eprintln!("tbot: error: {line}");
+            }
             ExitCode::FAILURE
         })
+    }
+}
+
+/// What the original says last of an argument that it does not know: scripts match on it.
+fn last_line(error: &clap::Error) -> Option<String> {
+    let context =
+        [ContextKind::InvalidArg, ContextKind::InvalidSubcommand].into_iter().find_map(|kind| error.get(kind));
+    let unknown = matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand);
+    match (unknown, context) {
+        (true, Some(ContextValue::String(name))) if name.starts_with("--") => {
+            Some(format!("unknown long flag '{name}'"))
+        }
+        (true, Some(ContextValue::String(name))) if name.starts_with('-') => {
+            Some(format!("unknown short flag '{name}'"))
+        }
+        (true, Some(ContextValue::String(name))) => Some(format!("unexpected {name}")),
+        _ => None,
     }
 }
 

@@ -1,6 +1,8 @@
 //! `tbot`: short-lived credentials for machines, from a Teleport cluster.
 
+mod configure;
 mod flags;
+mod migrate;
 mod signals;
 mod start;
 mod wiring;
@@ -16,6 +18,8 @@ fn main() -> ExitCode {
     };
     let result = match flags.command {
         Command::Start(ref command) => start::start(&flags, command),
+        Command::Configure(ref command) => configure::configure(&flags, command),
+        Command::Migrate { ref output } => migrate::migrate(&flags, output.as_deref()),
         Command::Version => version(),
         Command::PluginCompile { ref input, ref output } => start::compile(input, output),
     };

@@ -8,18 +8,14 @@ use identity::SystemClock;
 use renewal::Reload;
 use tracing::{info, warn};
 
-use crate::flags::{Flags, LogFormat, Start};
+use crate::flags::{Flags, Start};
 use crate::signals::Signals;
 use crate::wiring;
 
 /// Runs until a signal, or in one-shot mode until everything was renewed once.
 pub(crate) fn start(flags: &Flags, start: &Start) -> Result<(), String> {
     let config = wiring::configuration(flags, start)?;
-    let format = match flags.log_format {
-        LogFormat::Text => telemetry::Format::Text,
-        LogFormat::Json => telemetry::Format::Json,
-    };
-    telemetry::init(format, config.debug);
+    telemetry::init(flags.log_format.into(), config.debug);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // Two are enough for sockets; what takes CPU (keys, files) runs on blocking threads.
         .worker_threads(2)

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use catalog::{Catalog, ThirdParty};
 use cluster::{Address, AddressKind, ClusterConfig, TeleportCluster};
-use config::{Acls, Config, DestinationConfig, Mistake, OutputConfig, ServerKind, did_you_mean};
+use config::{Acls, Config, DestinationConfig, Layout, Mistake, OutputConfig, ServerKind, did_you_mean};
 use identity::{Clock, Destination, Failure, FailureKind};
 use renewal::{Bot, BotSettings, OutputJob, OutputSettings, TokenSource};
 use storage::{Directory, Memory, Symlinks};
 use tracing::warn;
 use zeroize::Zeroizing;
 
+use crate::configure::Service;
 use crate::flags::{Flags, Start};
 
 /// Held as long as the bot runs: the exclusive lock of its storage.
@@ -19,10 +20,19 @@ pub(crate) type Lock = Box<dyn Send + Sync>;
 
 /// Reads and checks the configuration, flags and environment on top.
 pub(crate) fn configuration(flags: &Flags, start: &Start) -> Result<Config, String> {
-    let over = config::Flags {
+    let environment = |name: &str| std::env::var(name).ok();
+    config::load(flags.config.as_deref(), &overrides(flags, start), &environment)
+        .map_err(|mistakes| mistakes.to_string())
+}
+
+/// What the command line lays over the file.
+pub(crate) fn overrides(flags: &Flags, start: &Start) -> config::Flags {
+    config::Flags {
         auth_server: start.auth_server.clone(),
         proxy_server: start.proxy_server.clone(),
         token: start.token.clone().map(Zeroizing::new),
+        join_uri: start.join_uri.clone().map(Zeroizing::new),
+        service: start.service.as_ref().and_then(Service::flags),
         join_method: start.join_method.clone(),
         ca_pins: start.ca_pin.clone(),
         data_dir: start.data_dir.clone(),
@@ -33,9 +43,7 @@ pub(crate) fn configuration(flags: &Flags, start: &Start) -> Result<Config, Stri
         oneshot: start.oneshot,
         debug: flags.debug,
         insecure: flags.insecure,
-    };
-    let environment = |name: &str| std::env::var(name).ok();
-    config::load(flags.config.as_deref(), &over, &environment).map_err(|mistakes| mistakes.to_string())
+    }
 }
 
 /// Puts the bot together and takes the lock of its storage. All mistakes of all parts are reported at once.
@@ -46,7 +54,13 @@ pub(crate) async fn bot(config: Config, clock: Arc<dyn Clock>) -> Result<(Bot, L
     let executable = std::env::current_exe().map_err(|e| one(internal(&e)))?.to_string_lossy().into_owned();
     let mut mistakes = Vec::new();
     let mut outputs = Vec::new();
+    for tunnel in &config.tunnels {
+        mistakes.push(invalid(&tunnel.mistake("type", "tunnels are not supported yet: remove this service")));
+    }
     for output in &config.outputs {
+        if output.on_change.is_some() {
+            mistakes.push(invalid(&output.mistake("on_change", "`on_change` is not supported yet: remove it")));
+        }
         match job(output, &config, &catalog, &executable).await {
             Ok(job) => outputs.push(job),
             Err(failure) => mistakes.push(output_mistake(output, failure)),
@@ -134,7 +148,11 @@ fn output_mistake(output: &OutputConfig, failure: Failure) -> Failure {
 fn destination(config: &DestinationConfig) -> Result<Arc<dyn Destination>, Failure> {
     Ok(match config {
         DestinationConfig::Memory => Arc::new(Memory::default()),
-        DestinationConfig::Directory { path, symlinks, acls } => {
+        DestinationConfig::Directory { path, symlinks, acls, readers, layout } => {
+            if !readers.is_empty() || *layout != Layout::Plain {
+                let message = "`readers` and `layout: generations` are not supported yet: remove them";
+                return Err(Failure::new(FailureKind::Unsupported, message));
+            }
             if *acls == Acls::Required {
                 let message = "`acls: required` is not supported yet: ACLs that a directory's files have are kept; set `acls: try`";
                 return Err(Failure::new(FailureKind::Unsupported, message));

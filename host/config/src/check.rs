@@ -4,7 +4,9 @@ use std::time::Duration;
 use crate::destination::DestinationConfig;
 use crate::file::Draft;
 use crate::mistake::{Mistakes, Place, Report};
-use crate::{Config, format_duration, output, plugin};
+use crate::onboarding::JOIN_METHODS;
+use crate::section::{did_you_mean, key_name};
+use crate::{Config, Layout, PluginConfig, PluginKind, format_duration, plugin, service};
 
 /// Life of certificates unless told otherwise (surface §B.4).
 const DEFAULT_TTL: Duration = Duration::from_secs(60 * 60);
@@ -24,13 +26,10 @@ pub(crate) fn finish(
     check_address(&draft, &whole, &mut report);
     check_onboarding(&draft, &whole, &mut report);
     let (ttl, renewal_interval) = lifetimes(&draft, &mut report);
-    for output in &draft.outputs {
-        output.check_lifetimes(draft.oneshot, &mut report);
-    }
-    output::name(&mut draft.outputs, &mut report);
+    service::finish(&mut draft.outputs, &mut draft.tunnels, draft.oneshot, &mut report);
     plugin::check_names(&draft.plugins, &mut report);
     let storage = draft.storage.take();
-    check_destinations(&draft, storage.as_ref().map(|(_, storage)| storage), &mut report);
+    check_destinations(&draft, storage.as_ref(), &mut report);
     // What was found first may stand further below: people read files from the top.
     let order = |mistake: &crate::Mistake| (mistake.file.is_none(), mistake.line, mistake.column);
     report.mistakes.sort_by_key(order);
@@ -44,6 +43,7 @@ pub(crate) fn finish(
         onboarding: draft.onboarding.unwrap_or_default(),
         storage: storage.map_or_else(DestinationConfig::default_storage, |(_, storage)| storage),
         outputs: draft.outputs,
+        tunnels: draft.tunnels,
         plugins: draft.plugins,
         ttl,
         renewal_interval,
@@ -51,6 +51,7 @@ pub(crate) fn finish(
         debug: draft.debug,
         insecure: insecure || draft.insecure.is_some(),
         diag_addr: draft.diag_addr,
+        newest: draft.newest,
         warnings: report.warnings,
     })
 }
@@ -58,7 +59,7 @@ pub(crate) fn finish(
 fn check_address(draft: &Draft, whole: &Place, report: &mut Report) {
     if !draft.addressed {
         let message = "an auth or proxy server must be set via --auth-server, --proxy-server or configuration";
-        report.mistake(whole, message);
+        report.curable(whole, message);
     }
     if draft.addresses.len() > 1 {
         let message = "an auth and a proxy server are given: remove one of the two";
@@ -70,13 +71,15 @@ fn check_onboarding(draft: &Draft, whole: &Place, report: &mut Report) {
     let Some(onboarding) = &draft.onboarding else {
         if !draft.onboarded {
             report
-                .mistake(whole, "join method must be provided: add `onboarding` with `join_method`, or --join-method");
+                .curable(whole, "join method must be provided: add `onboarding` with `join_method`, or --join-method");
         }
         return;
     };
     if onboarding.join_method.is_empty() {
         let message = "join method must be provided: add `join_method: token` or another method, or --join-method";
-        report.mistake(&onboarding.place("join_method"), message);
+        report.curable(&onboarding.place("join_method"), message);
+    } else {
+        check_method(&onboarding.join_method, &onboarding.place("join_method"), &draft.plugins, report);
     }
     let (pins, path) = (!onboarding.ca_pins.is_empty(), onboarding.ca_path.is_some());
     if pins && path {
@@ -90,6 +93,18 @@ fn check_onboarding(draft: &Draft, whole: &Place, report: &mut Report) {
                 report.mistake(place, message);
             }
         }
+    }
+}
+
+/// A method is one that some cluster knows, or that a plugin brings along.
+fn check_method(method: &str, place: &Place, plugins: &[PluginConfig], report: &mut Report) {
+    let known = |plugin: &PluginConfig| plugin.kind == PluginKind::Join && plugin.name == method;
+    if !JOIN_METHODS.contains(&method) && !plugins.iter().any(known) {
+        let remedy = did_you_mean(method, &JOIN_METHODS).map_or_else(
+            || "write one such as `token`, or add its plugin to `plugins`".to_owned(),
+            |near| format!("did you mean `{near}`?"),
+        );
+        report.mistake(place, format!("unrecognized join method: \"{}\": {remedy}", key_name(method)));
     }
 }
 
@@ -117,12 +132,16 @@ fn lifetimes(draft: &Draft, report: &mut Report) -> (Duration, Duration) {
 }
 
 /// Two sets in one place overwrite each other. Compared as written, as the original does; memory is each its own.
-fn check_destinations(draft: &Draft, storage: Option<&DestinationConfig>, report: &mut Report) {
+fn check_destinations(draft: &Draft, storage: Option<&(Place, DestinationConfig)>, report: &mut Report) {
     let default = DestinationConfig::default_storage();
     let path = |destination: &DestinationConfig| match destination {
         DestinationConfig::Directory { path, .. } => Some(path.clone()),
         DestinationConfig::Memory => None,
     };
+    if let Some((place, DestinationConfig::Directory { layout: Layout::Generations, .. })) = storage {
+        report.mistake(place, "`layout: generations` is for outputs: the bot's own storage is `plain`, remove it");
+    }
+    let storage = storage.map(|(_, storage)| storage);
     let mut seen: Vec<(PathBuf, String)> = Vec::new();
     seen.extend(path(storage.unwrap_or(&default)).map(|path| (path, "the bot's own `storage`".to_owned())));
     for output in &draft.outputs {

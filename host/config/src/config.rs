@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{DestinationConfig, Mistake, Onboarding, OutputConfig, PluginConfig, ServerAddress};
+use crate::{DestinationConfig, Mistake, Onboarding, OutputConfig, PluginConfig, ServerAddress, TunnelConfig};
 
 /// A configuration that holds together: file, flags, environment and defaults in one (surface §A.6, §B).
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +16,8 @@ pub struct Config {
     pub storage: DestinationConfig,
     /// What it writes, in the order of the file: `services`, then `outputs`.
     pub outputs: Vec<OutputConfig>,
+    /// Local listeners: services of the newest schema.
+    pub tunnels: Vec<TunnelConfig>,
     /// Third-party plugins.
     pub plugins: Vec<PluginConfig>,
     /// Life of certificates; 1 h where nothing is said.
@@ -30,6 +32,8 @@ pub struct Config {
     pub insecure: bool,
     /// `host:port` for diagnostics.
     pub diag_addr: Option<String>,
+    /// Keys that only the newest schema has are in use: [`Config::to_yaml`] writes that one.
+    pub(crate) newest: bool,
     /// What an operator should know and nothing has to stop for.
     pub warnings: Vec<Mistake>,
 }

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
-use crate::mistake::{Place, Report};
-use crate::section::{Section, Unknown, did_you_mean, key_name};
+use crate::mistake::Report;
+use crate::section::{Field, Section, Unknown, key_name, one_of};
 
 /// Where the bot keeps its own identity unless told otherwise (surface §B.4).
 const DEFAULT_STORAGE: &str = "/var/lib/teleport/bot";
@@ -35,6 +35,25 @@ impl Default for Acls {
     }
 }
 
+/// Who may read a directory's files beside their owner (surface §B.5): a name or a numeric id.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Reader {
+    /// A user.
+    User(String),
+    /// A group.
+    Group(String),
+}
+
+/// How a directory's files are arranged: an extension of ours to the original's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Layout {
+    /// As the original does: each file under its name.
+    #[default]
+    Plain,
+    /// Each set in a folder of its own, and one link that is switched.
+    Generations,
+}
+
 /// Where a set of files goes (surface §B.5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DestinationConfig {
@@ -46,6 +65,10 @@ pub enum DestinationConfig {
         symlinks: Symlinks,
         /// Whether access control lists are set.
         acls: Acls,
+        /// Who may read beside the owner.
+        readers: Vec<Reader>,
+        /// How the files are arranged.
+        layout: Layout,
     },
     /// Memory: gone with the process.
     Memory,
@@ -54,7 +77,13 @@ pub enum DestinationConfig {
 impl DestinationConfig {
     /// A directory with the defaults.
     pub fn directory(path: impl Into<PathBuf>) -> Self {
-        Self::Directory { path: path.into(), symlinks: Symlinks::default(), acls: Acls::default() }
+        Self::Directory {
+            path: path.into(),
+            symlinks: Symlinks::default(),
+            acls: Acls::default(),
+            readers: Vec::new(),
+            layout: Layout::default(),
+        }
     }
 
     /// Reads the URI form of flags: a path, `file:///path` or `memory://` (surface §B.5).
@@ -81,7 +110,7 @@ impl DestinationConfig {
                 Err("`kubernetes-secret` storage is not supported yet: use a directory or `memory://`".to_owned())
             }
             _ => Err(format!(
-                "unrecognized data storage scheme `{}`: use a path, `file:///path` or `memory://`",
+                "unrecognized data storage scheme: use a path, `file:///path` or `memory://` in place of `{}://`",
                 key_name(scheme)
             )),
         }
@@ -91,6 +120,7 @@ impl DestinationConfig {
         Self::directory(DEFAULT_STORAGE)
     }
 
+    /// Reads `type` and the keys that go with it.
     pub(crate) fn read(mut section: Section, report: &mut Report) -> Option<Self> {
         let place = section.place.clone();
         let Some(field) = section.field("type") else {
@@ -98,18 +128,14 @@ impl DestinationConfig {
             return None;
         };
         let this = match field.text(report)?.as_str() {
-            "directory" => directory(&mut section, &place, report),
+            "directory" => Self::read_directory(&mut section, report),
             "memory" => Some(Self::Memory),
             "kubernetes_secret" => {
-                report.mistake(&field.place, "`kubernetes_secret` is not supported yet: use `directory` or `memory`");
+                report.curable(&field.place, "`kubernetes_secret` is not supported yet: use `directory` or `memory`");
                 return None;
             }
             other => {
-                let known = ["directory", "memory"];
-                let remedy = match did_you_mean(other, &known) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => "use `directory` or `memory`".to_owned(),
-                };
+                let remedy = one_of(other, &["directory", "memory"]);
                 report.mistake(&field.place, format!("unrecognized destination type ({}): {remedy}", key_name(other)));
                 return None;
             }
@@ -117,60 +143,91 @@ impl DestinationConfig {
         section.close(Unknown::Warning, "", report);
         this
     }
+
+    /// Reads the keys of a directory.
+    pub(crate) fn read_directory(section: &mut Section, report: &mut Report) -> Option<Self> {
+        let path = match section.field("path") {
+            Some(field) => field.text(report).map(|path| (field.place, path)),
+            None => Some((section.place.clone(), String::new())),
+        };
+        let symlinks = section.field("symlinks").and_then(|field| symlinks(&field, report)).unwrap_or_default();
+        let acls = section.field("acls").and_then(|field| acls(&field, report)).unwrap_or_default();
+        let readers = section.field("readers").map(|field| field.list(report)).unwrap_or_default();
+        let readers = readers.iter().filter_map(|entry| Reader::read(entry, report)).collect();
+        let layout = section.field("layout").and_then(|field| layout(&field, report)).unwrap_or_default();
+        let (place, path) = path?;
+        if path.is_empty() {
+            report.mistake(&place, "destination path must not be empty: add `path: /some/directory`");
+            return None;
+        }
+        Some(Self::Directory { path: path.into(), symlinks, acls, readers, layout })
+    }
 }
 
-fn directory(section: &mut Section, place: &Place, report: &mut Report) -> Option<DestinationConfig> {
-    let path = match section.field("path") {
-        Some(field) => field.text(report).map(|path| (field.place, path)),
-        None => Some((place.clone(), String::new())),
-    };
-    if let Some(field) = section.field("readers") {
-        report
-            .mistake(&field.place, "`readers` is not supported yet: remove it and grant access with file system ACLs");
+impl Reader {
+    fn read(field: &Field, report: &mut Report) -> Option<Self> {
+        let mut section = field.section(report)?;
+        let mut text = |key| section.field(key).and_then(|field| field.text(report)).filter(|text| !text.is_empty());
+        let (user, group) = (text("user"), text("group"));
+        section.close(Unknown::Warning, "", report);
+        match (user, group) {
+            (Some(user), None) => Some(Self::User(user)),
+            (None, Some(group)) => Some(Self::Group(group)),
+            _ => {
+                report.mistake(&field.place, "a reader has exactly one key: write `user: <name>` or `group: <name>`");
+                None
+            }
+        }
     }
-    let symlinks = match section.field("symlinks").map(|field| (field.text(report), field.place)) {
-        None => Symlinks::default(),
-        Some((Some(text), place)) => match text.as_str() {
-            "" | "try-secure" => Symlinks::TrySecure,
-            "insecure" => Symlinks::Insecure,
-            "secure" if cfg!(target_os = "linux") => Symlinks::Secure,
-            "secure" => {
-                report.mistake(&place, "symlink mode \"secure\" not supported on this system: use `try-secure`");
-                Symlinks::default()
-            }
-            other => {
-                let wrong = format!("invalid symlinks mode: {other:?}: use `insecure`, `try-secure` or `secure`");
-                report.mistake(&place, wrong);
-                Symlinks::default()
-            }
-        },
-        Some((None, _)) => Symlinks::default(),
-    };
-    let acls = match section.field("acls").map(|field| (field.text(report), field.place)) {
-        None => Acls::default(),
-        Some((Some(text), place)) => match text.as_str() {
-            "" => Acls::default(),
-            // Unquoted, it may have come out of a YAML 1.1 writer as a truth value.
-            "off" | "false" => Acls::Off,
-            "try" => Acls::Try,
-            "required" if cfg!(target_os = "linux") => Acls::Required,
-            "required" => {
-                report.mistake(&place, "acls mode \"required\" not supported on this system: use `try`");
-                Acls::default()
-            }
-            other => {
-                report.mistake(&place, format!("invalid acls mode: {other:?}: use `off`, `try` or `required`"));
-                Acls::default()
-            }
-        },
-        Some((None, _)) => Acls::default(),
-    };
-    let (place, path) = path?;
-    if path.is_empty() {
-        report.mistake(&place, "destination path must not be empty: add `path: /some/directory`");
-        return None;
+}
+
+fn symlinks(field: &Field, report: &mut Report) -> Option<Symlinks> {
+    match field.text(report)?.as_str() {
+        "" => None,
+        "try-secure" => Some(Symlinks::TrySecure),
+        "insecure" => Some(Symlinks::Insecure),
+        "secure" if cfg!(target_os = "linux") => Some(Symlinks::Secure),
+        "secure" => {
+            report.mistake(&field.place, "symlink mode \"secure\" not supported on this system: use `try-secure`");
+            None
+        }
+        other => {
+            let remedy = one_of(other, &["insecure", "try-secure", "secure"]);
+            report.mistake(&field.place, format!("invalid symlinks mode: {other:?}: {remedy}"));
+            None
+        }
     }
-    Some(DestinationConfig::Directory { path: path.into(), symlinks, acls })
+}
+
+fn acls(field: &Field, report: &mut Report) -> Option<Acls> {
+    match field.text(report)?.as_str() {
+        "" => None,
+        // Unquoted, it may have come out of a YAML 1.1 writer as a truth value.
+        "off" | "false" => Some(Acls::Off),
+        "try" => Some(Acls::Try),
+        "required" if cfg!(target_os = "linux") => Some(Acls::Required),
+        "required" => {
+            report.mistake(&field.place, "acls mode \"required\" not supported on this system: use `try`");
+            None
+        }
+        other => {
+            let remedy = one_of(other, &["off", "try", "required"]);
+            report.mistake(&field.place, format!("invalid acls mode: {other:?}: {remedy}"));
+            None
+        }
+    }
+}
+
+fn layout(field: &Field, report: &mut Report) -> Option<Layout> {
+    match field.text(report)?.as_str() {
+        "plain" => Some(Layout::Plain),
+        "generations" => Some(Layout::Generations),
+        other => {
+            let remedy = one_of(other, &["plain", "generations"]);
+            report.mistake(&field.place, format!("invalid layout: {other:?}: {remedy}"));
+            None
+        }
+    }
 }
 
 #[cfg(test)]

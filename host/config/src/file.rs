@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use crate::destination::DestinationConfig;
 use crate::mistake::{Place, Report};
-use crate::node;
 use crate::onboarding::Onboarding;
 use crate::output::OutputConfig;
 use crate::plugin::PluginConfig;
 use crate::section::{Field, Section, Unknown, key_name};
-use crate::{Mistake, ServerAddress, ServerKind};
+use crate::service::Service;
+use crate::{Mistake, ServerAddress, ServerKind, TunnelConfig, join_uri, node, v1};
 
 /// What a file says, before flags and defaults. Places are kept for the checks that come later.
 #[derive(Default)]
@@ -24,6 +24,7 @@ pub(crate) struct Draft {
     pub(crate) onboarded: bool,
     pub(crate) storage: Option<(Place, DestinationConfig)>,
     pub(crate) outputs: Vec<OutputConfig>,
+    pub(crate) tunnels: Vec<TunnelConfig>,
     pub(crate) plugins: Vec<PluginConfig>,
     pub(crate) ttl: Option<(Place, Duration)>,
     pub(crate) renewal_interval: Option<(Place, Duration)>,
@@ -31,14 +32,16 @@ pub(crate) struct Draft {
     pub(crate) debug: bool,
     pub(crate) insecure: Option<Place>,
     pub(crate) diag_addr: Option<String>,
+    /// The newest schema, or flags that only it has a key for.
+    pub(crate) newest: bool,
 }
 
 /// Keys of parts of the product that do not exist yet (surface §B.7).
-const NOT_YET: [&str; 3] = ["join_uri", "scoped", "pid_file"];
+const NOT_YET: [&str; 2] = ["scoped", "pid_file"];
 /// Keys that only the newest schema has: with one of them a file cannot be an older one, and unknown keys are let pass.
 const NEWEST: [&str; 4] = ["services", "proxy_server", "credential_ttl", "join_uri"];
 
-enum Version {
+pub(crate) enum Version {
     V1,
     V2,
     Newest,
@@ -60,13 +63,25 @@ pub(crate) fn read(file: &Path, text: &str, report: &mut Report) -> Option<Draft
     }
     let mut section = Section::of(&root, place, report)?;
     match version(&mut section, report)? {
-        Version::V1 => v1(&section, report),
+        Version::V1 => Some(v1(section, report)),
         Version::V2 => Some(v2(section, Unknown::Mistake, report)),
         Version::Newest => Some(v2(section, Unknown::Warning, report)),
     }
 }
 
-fn version(section: &mut Section, report: &mut Report) -> Option<Version> {
+impl Draft {
+    /// Address and onboarding out of a join URI, which is a secret.
+    pub(crate) fn join(&mut self, text: &str, place: Place, report: &mut Report) {
+        (self.addressed, self.onboarded) = (true, true);
+        if let Some((address, onboarding)) = join_uri::read(text, &place, report) {
+            self.addresses = vec![address];
+            self.onboarding = Some(onboarding);
+        }
+        self.address_place = place;
+    }
+}
+
+pub(crate) fn version(section: &mut Section, report: &mut Report) -> Option<Version> {
     let newest = NEWEST.iter().any(|key| section.has(key));
     let Some(field) = section.field("version") else {
         let place = section.place.clone();
@@ -74,7 +89,7 @@ fn version(section: &mut Section, report: &mut Report) -> Option<Version> {
             report.warning(&place, "no `version`: read as v2 because of its keys: add `version: v2`");
             return Some(Version::Newest);
         }
-        if section.has("outputs") {
+        if section.has_entries("outputs") {
             let message =
                 "config has been detected as potentially v1, but includes the v2 outputs field: add `version: v2`";
             report.mistake(&place, message);
@@ -94,29 +109,22 @@ fn version(section: &mut Section, report: &mut Report) -> Option<Version> {
     }
 }
 
-/// The schema of Teleport 12 and 13 (surface §B.2).
-fn v1(section: &Section, report: &mut Report) -> Option<Draft> {
-    let message = "deprecated config version V1 detected (there is no `version: v2`), which is not supported yet: \
-                   run `tbot migrate` of Teleport 14 or 15 on it and start with what that writes";
-    report.mistake(&section.place, message);
-    None
-}
-
-/// The schema of Teleport 14 and 15 and the newest one: the one has all keys of the other (surface §B.4, §B.7).
+/// The schema of Teleport 14 and 15, and the newest, which has all keys of the other (surface §B.4, §B.7).
 fn v2(mut section: Section, unknown: Unknown, report: &mut Report) -> Draft {
-    let mut draft = Draft::default();
+    let mut draft = Draft { newest: unknown == Unknown::Warning, ..Draft::default() };
     addresses(&mut section, &mut draft, report);
-    if let Some(field) = section.field("onboarding") {
-        draft.onboarded = true;
-        draft.onboarding = field.section(report).map(|section| Onboarding::read(section, unknown, report));
-    }
+    onboarding(&mut section, unknown, &mut draft, report);
     if let Some(field) = section.field("storage") {
         let storage = field.section(report).and_then(|section| DestinationConfig::read(section, report));
         draft.storage = storage.map(|storage| (field.place, storage));
     }
     for key in ["services", "outputs"] {
         for entry in section.field(key).map(|field| field.list(report)).unwrap_or_default() {
-            draft.outputs.extend(OutputConfig::read(&entry, report));
+            match Service::read(&entry, report) {
+                Some(Service::Output(output)) => draft.outputs.push(output),
+                Some(Service::Tunnel(tunnel)) => draft.tunnels.push(tunnel),
+                Some(Service::Noop) | None => {}
+            }
         }
     }
     for entry in section.field("plugins").map(|field| field.list(report)).unwrap_or_default() {
@@ -128,14 +136,17 @@ fn v2(mut section: Section, unknown: Unknown, report: &mut Report) -> Draft {
         report.warning(&old.place, "`credential_ttl` is given, too, and wins: remove `certificate_ttl`");
     }
     draft.ttl = duration(credential.or(certificate), report);
-    draft.renewal_interval = duration(section.field("renewal_interval"), report);
-    draft.oneshot = truth(section.field("oneshot"), report).is_some();
-    draft.debug = truth(section.field("debug"), report).is_some();
+    scalars(&mut section, &mut draft, report);
     draft.insecure = truth(section.field("insecure"), report);
-    if let Some(place) = truth(section.field("fips"), report) {
-        report.mistake(&place, "`fips` is not supported yet: remove it");
+    if let Some(field) = section.field("join_uri")
+        && let Some(text) = field.secret(report)
+    {
+        if draft.addressed || draft.onboarded {
+            let message = "`join_uri` is address and onboarding in one: remove it, or `auth_server`, `proxy_server` and `onboarding`";
+            report.mistake(&field.place, message);
+        }
+        draft.join(&text, field.place, report);
     }
-    draft.diag_addr = section.field("diag_addr").and_then(|field| field.text(report)).filter(|text| !text.is_empty());
     for key in NOT_YET {
         if let Some(field) = section.field(key) {
             report.mistake(&field.place, format!("`{key}` is not supported yet: remove it"));
@@ -143,6 +154,51 @@ fn v2(mut section: Section, unknown: Unknown, report: &mut Report) -> Draft {
     }
     section.close(unknown, "", report);
     draft
+}
+
+/// The schema of Teleport 12 and 13 (surface §B.2), with the meaning that it had there. Later versions let unknown keys pass.
+fn v1(mut section: Section, report: &mut Report) -> Draft {
+    let message =
+        "deprecated config version V1 detected (there is no `version: v2`): run `tbot migrate` on it when convenient";
+    report.warning(&section.place, message);
+    let mut draft = Draft::default();
+    addresses(&mut section, &mut draft, report);
+    onboarding(&mut section, Unknown::Warning, &mut draft, report);
+    if let Some(onboarding) = draft.onboarding.as_mut().filter(|onboarding| onboarding.join_method.is_empty()) {
+        report
+            .warning(&onboarding.place("join_method"), "no `join_method`: `token` is meant, as in Teleport 12: add it");
+        onboarding.join_method = "token".to_owned();
+    }
+    if let Some(field) = section.field("storage") {
+        draft.storage =
+            field.section(report).and_then(|section| v1::storage(section, report)).map(|it| (field.place, it));
+    }
+    for entry in section.field("destinations").map(|field| field.list(report)).unwrap_or_default() {
+        let destination = v1::Destination::read(&entry, report);
+        draft.outputs.extend(destination.and_then(|destination| destination.output(report)));
+    }
+    draft.ttl = duration(section.field("certificate_ttl"), report);
+    scalars(&mut section, &mut draft, report);
+    section.close(Unknown::Warning, "outputs", report);
+    draft
+}
+
+/// What all versions write in the same way.
+fn scalars(section: &mut Section, draft: &mut Draft, report: &mut Report) {
+    draft.renewal_interval = duration(section.field("renewal_interval"), report);
+    draft.oneshot = truth(section.field("oneshot"), report).is_some();
+    draft.debug = truth(section.field("debug"), report).is_some();
+    if let Some(place) = truth(section.field("fips"), report) {
+        report.curable(&place, "`fips` is not supported yet: remove it");
+    }
+    draft.diag_addr = section.field("diag_addr").and_then(|field| field.text(report)).filter(|text| !text.is_empty());
+}
+
+fn onboarding(section: &mut Section, unknown: Unknown, draft: &mut Draft, report: &mut Report) {
+    if let Some(field) = section.field("onboarding") {
+        draft.onboarded = true;
+        draft.onboarding = field.section(report).map(|section| Onboarding::read(section, unknown, report));
+    }
 }
 
 fn addresses(section: &mut Section, draft: &mut Draft, report: &mut Report) {

@@ -8,7 +8,7 @@ use crate::file::Draft;
 use crate::mistake::{Place, Report};
 use crate::onboarding::Onboarding;
 use crate::output::OutputConfig;
-use crate::{ServerAddress, ServerKind, parse_duration};
+use crate::{ServerAddress, ServerKind, ServiceFlags, parse_duration};
 
 /// What the command line says; empty means not given (surface §A.2, §A.6).
 #[derive(Clone, Default)]
@@ -23,10 +23,14 @@ pub struct Flags {
     pub join_method: Option<String>,
     /// `--ca-pin`, repeatable.
     pub ca_pins: Vec<String>,
-    /// `--data-dir`: path or URI.
+    /// `--join-uri`: a secret, for it holds the token.
+    pub join_uri: Option<Zeroizing<String>>,
+    /// `--data-dir`, in the newest spelling `--storage`: path or URI.
     pub data_dir: Option<String>,
     /// `--destination-dir`: a path.
     pub destination_dir: Option<PathBuf>,
+    /// The service that `start <service>` or `configure <service>` names.
+    pub service: Option<ServiceFlags>,
     /// `--certificate-ttl`, in Go's form.
     pub certificate_ttl: Option<String>,
     /// `--renewal-interval`, in Go's form.
@@ -104,13 +108,24 @@ impl Flags {
                 Err(message) => report.mistake(&place, message),
             }
         }
+        let replaced = !draft.outputs.is_empty() || !draft.tunnels.is_empty();
         if let Some(path) = self.destination_dir.as_ref().filter(|path| !path.as_os_str().is_empty()) {
-            if !draft.outputs.is_empty() {
+            if replaced {
                 report.warnings.push(overriding("all outputs", "`--destination-dir`, which is one `identity` output,"));
             }
-            draft.outputs = vec![OutputConfig::identity(DestinationConfig::directory(path))];
+            let destination = DestinationConfig::directory(path);
+            draft.outputs = vec![OutputConfig::of_flag("--destination-dir", "identity", destination)];
+            draft.tunnels.clear();
+        }
+        if let Some(service) = &self.service {
+            if replaced {
+                report.warnings.push(overriding("output services", "the one service of the command line"));
+            }
+            (draft.outputs, draft.tunnels) = service.services(report);
+            draft.newest = true;
         }
         self.merge_onboarding(draft, source, report);
+        self.merge_join_uri(draft, source, report);
         draft.oneshot |= self.oneshot;
         draft.debug |= self.debug;
     }
@@ -148,6 +163,18 @@ impl Flags {
         }
         draft.onboarded = true;
         draft.onboarding = Some(Onboarding::of_flags(method.unwrap_or_default(), token, &self.ca_pins, report));
+    }
+
+    /// Address and onboarding in one: both are replaced.
+    fn merge_join_uri(&self, draft: &mut Draft, source: &str, report: &mut Report) {
+        let Some(text) = given(self.join_uri.as_ref().map(|text| text.as_str())) else { return };
+        if draft.addressed || draft.onboarding.as_ref().is_some_and(Onboarding::written) {
+            let message = format!(
+                "CLI parameters are overriding join configuration from {source}: `--join-uri` replaces address and onboarding"
+            );
+            report.warning(&Place::default(), message);
+        }
+        draft.join(text, Place::flag("--join-uri"), report);
     }
 }
 

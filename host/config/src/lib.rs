@@ -3,36 +3,52 @@
 //! * [`load`] reads a file, lays flags and environment over it and checks the whole: every mistake in one run, each with line and column.
 //! * [`parse`] does the same with text that is already here.
 //!
+//! * [`migrate_file`] turns a file of the first schema into one of the second, [`configure`] flags into a file.
+//!
 //! Within: `node` (YAML to a tree with places), `section` (typed reading of the tree), one file for each part of the configuration,
-//! `file` (the versions of the schema), `flags` (what the command line replaces), `check` (rules between the parts).
+//! `file` (the versions of the schema; `v1` for the destinations of the first), `print` (back to text), `flags` (what the command line replaces), `check` (rules between the parts).
 
 mod address;
 mod check;
 mod config;
+mod configure;
 mod destination;
 mod duration;
 mod file;
 mod flags;
+mod hook;
+mod join_uri;
 mod load;
+mod migrate;
 mod mistake;
 mod node;
 mod onboarding;
 mod output;
 mod places;
 mod plugin;
+mod print;
 mod section;
+mod service;
+mod service_flags;
+mod tunnel;
+mod v1;
 
 pub use address::{ServerAddress, ServerKind};
 pub use config::Config;
-pub use destination::{Acls, DestinationConfig, Symlinks};
+pub use configure::configure;
+pub use destination::{Acls, DestinationConfig, Layout, Reader, Symlinks};
 pub use duration::{format_duration, parse_duration};
 pub use flags::Flags;
+pub use hook::{Action, OnChange, Signal};
 pub use load::{load, parse};
+pub use migrate::{Migrated, Unmigrated, migrate, migrate_file};
 pub use mistake::{Mistake, Mistakes};
 pub use onboarding::{Onboarding, Token};
 pub use output::OutputConfig;
 pub use plugin::{PluginConfig, PluginKind};
 pub use section::did_you_mean;
+pub use service_flags::{DestinationFlags, ServiceFlags};
+pub use tunnel::{Listen, TunnelConfig, TunnelKind};
 
 use section::key_name;
 

@@ -50,7 +50,7 @@ pub fn parse(
     check::finish(path, draft, flags.insecure, report)
 }
 
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Mistakes> {
+pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Mistakes> {
     let unreadable = |e: std::io::Error| {
         let message = format!("loading bot config: failed to open file: {e}: correct `--config`");
         Mistakes::from(Place::file(path).mistake(message))
@@ -62,7 +62,7 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Mistakes> {
     Ok(bytes)
 }
 
-fn text<'b>(path: &Path, bytes: &'b [u8]) -> Result<&'b str, Mistake> {
+pub(crate) fn text<'b>(path: &Path, bytes: &'b [u8]) -> Result<&'b str, Mistake> {
     if bytes.len() > FILE_BYTES {
         let message =
             format!("failed parsing config file: larger than {} MiB: is it the right file?", FILE_BYTES >> 20);

@@ -15,6 +15,16 @@ pub struct Mistake {
     pub path: String,
     /// What is wrong and how to mend it.
     pub message: String,
+    /// A flag mends it, or another version of the agent takes it: `tbot migrate` writes it all the same, and warns.
+    pub(crate) curable: bool,
+}
+
+impl Mistake {
+    /// What is wrong, without the remedy: the message up to its first `: ` that no quoted value follows.
+    pub fn cause(&self) -> &str {
+        let end = self.message.match_indices(": ").find(|(at, _)| !self.message[at + 2..].starts_with('"'));
+        end.map_or(&self.message, |(at, _)| &self.message[..at])
+    }
 }
 
 impl fmt::Display for Mistake {
@@ -80,7 +90,7 @@ impl Place {
     /// A mistake at this place. `message` quotes no secret.
     pub fn mistake(&self, message: impl Into<String>) -> Mistake {
         let Self { file, line, column, path } = self.clone();
-        Mistake { file, line, column, path, message: message.into() }
+        Mistake { file, line, column, path, message: message.into(), curable: false }
     }
 
     /// The place of a key below this one.
@@ -105,6 +115,11 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn mistake(&mut self, place: &Place, message: impl Into<String>) {
         self.mistakes.push(place.mistake(message));
+    }
+
+    /// A mistake that a flag mends, or that is none for another version of the agent.
+    pub(crate) fn curable(&mut self, place: &Place, message: impl Into<String>) {
+        self.mistakes.push(Mistake { curable: true, ..place.mistake(message) });
     }
 
     pub(crate) fn warning(&mut self, place: &Place, message: impl Into<String>) {

@@ -11,6 +11,25 @@ use crate::section::{Section, Unknown};
 
 /// Most bytes of a token file: tokens are short, JWTs a few KiB.
 const TOKEN_BYTES: u64 = 64 * 1024;
+/// Every join method that some version of the cluster knows (surface §B.3). Which of them work here, the catalog decides.
+pub(crate) const JOIN_METHODS: [&str; 16] = [
+    "azure",
+    "azure_devops",
+    "bitbucket",
+    "bound_keypair",
+    "circleci",
+    "env0",
+    "gcp",
+    "github",
+    "gitlab",
+    "iam",
+    "kubernetes",
+    "oracle",
+    "spacelift",
+    "terraform_cloud",
+    "token",
+    "tpm",
+];
 /// The keys under which join methods keep their own settings (surface §B.3).
 const METHOD_KEYS: [&str; 4] = ["azure", "gitlab", "terraform", "bound_keypair"];
 
@@ -166,7 +185,7 @@ impl fmt::Debug for Onboarding {
 }
 
 /// `terraform_cloud` is the one method whose key has another name.
-fn method_key(method: &str) -> &str {
+pub(crate) fn method_key(method: &str) -> &str {
     if method == "terraform_cloud" { "terraform" } else { method }
 }
 
@@ -174,8 +193,9 @@ fn pin(place: &Place, text: &str, report: &mut Report) -> Option<String> {
     if crate::is_sha256(text) {
         return Some(text.to_ascii_lowercase());
     }
+    // The original finds out at the first contact.
     report
-        .mistake(place, format!("`{text}` is no pin: write `sha256:` and 64 hex digits, as `tctl status` shows them"));
+        .curable(place, format!("`{text}` is no pin: write `sha256:` and 64 hex digits, as `tctl status` shows them"));
     None
 }
 

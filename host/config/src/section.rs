@@ -52,6 +52,15 @@ impl<'n> Section<'n> {
         self.named(key).is_some()
     }
 
+    /// Whether there is anything in the list, or the map, under `key`.
+    pub(crate) fn has_entries(&self, key: &str) -> bool {
+        self.named(key).is_some_and(|field| match &field.node.value {
+            Value::List(entries) => !entries.is_empty(),
+            Value::Map(entries) => !entries.is_empty(),
+            _ => true,
+        })
+    }
+
     /// Every entry, known or not.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&'n str, Field<'n>)> + use<'n, '_> {
         self.entries.iter().map(|(key, node)| (key.name.as_str(), self.entry(key, node)))
@@ -167,6 +176,26 @@ impl<'n> Field<'n> {
         Section::of(self.node, self.place.clone(), report)
     }
 
+    pub(crate) fn is_map(&self) -> bool {
+        matches!(self.node.value, Value::Map(_))
+    }
+
+    pub(crate) fn is_scalar(&self) -> bool {
+        !matches!(self.node.value, Value::Map(_) | Value::List(_))
+    }
+
+    /// A scalar as the original's parser names it, such as ``!!int `60` ``; long ones are cut there, too.
+    pub(crate) fn go_value(&self) -> Option<String> {
+        let (tag, text) = match &self.node.value {
+            Value::Bool(_, text) => ("bool", text.as_str()),
+            Value::Number(number, text) => (if number.is_f64() { "float" } else { "int" }, text.as_str()),
+            Value::Text(text) => ("str", text.as_str()),
+            Value::Null | Value::List(_) | Value::Map(_) => return None,
+        };
+        let cut: String = text.chars().take(7).collect();
+        Some(if text.chars().count() > 10 { format!("!!{tag} `{cut}...`") } else { format!("!!{tag} `{text}`") })
+    }
+
     /// The value as JSON, for a plugin.
     pub(crate) fn json(&self) -> serde_json::Value {
         json(self.node)
@@ -179,6 +208,16 @@ pub fn did_you_mean<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     let limit = (key.chars().count() / 3).clamp(1, 3);
     let near = known.iter().map(|name| (strsim::damerau_levenshtein(&key_name(key), name), *name));
     near.filter(|(distance, _)| *distance <= limit).min().map(|(_, name)| name)
+}
+
+/// The remedy for a value that is none of `known`.
+pub(crate) fn one_of(value: &str, known: &[&str]) -> String {
+    if let Some(near) = did_you_mean(value, known) {
+        return format!("did you mean `{near}`?");
+    }
+    let (last, others) = known.split_last().unwrap_or((&"", &[]));
+    let others: Vec<_> = others.iter().map(|name| format!("`{name}`")).collect();
+    format!("use {} or `{last}`", others.join(", "))
 }
 
 /// A key as messages show it: cut at the first character that no key has, because a missing space can make a secret part of it.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use config::{Acls, Config, DestinationConfig, Flags, PluginKind, ServerKind, Symlinks, Token, load, parse};
+use config::{Acls, Config, DestinationConfig, Flags, Layout, PluginKind, ServerKind, Symlinks, Token, load, parse};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -46,9 +46,7 @@ fn the_examples_mean_what_they_say() {
     assert_eq!((output.name.as_str(), output.kind.as_str()), ("application-1", "application"));
     let options = serde_json::json!({"app_name": "grafana-example", "specific_tls_naming": true});
     assert_eq!(serde_json::Value::Object(output.options.clone()), options);
-    let symlinks = Symlinks::TrySecure;
-    let acls = Acls::default();
-    assert_eq!(output.destination, DestinationConfig::Directory { path: "/opt/machine-id".into(), symlinks, acls });
+    assert_eq!(output.destination, DestinationConfig::directory("/opt/machine-id"));
 
     let config = example("application-direct.yaml");
     assert_eq!(config.onboarding.ca_pins, [format!("sha256:{}", "1".repeat(64))]);
@@ -158,8 +156,11 @@ fn a_file_with_every_default_written_out_loads() {
         "version: v2\nonboarding:\n  join_method: token\nstorage:\n  type: directory\n  path: /a\n  symlinks: secure\n  acls: \"off\"\n\
          debug: false\nauth_server: a:1\ncertificate_ttl: 1h0m0s\nrenewal_interval: 20m0s\noneshot: false\nfips: false\n",
     );
-    let (symlinks, acls) = (Symlinks::Secure, Acls::Off);
-    assert_eq!(config.storage, DestinationConfig::Directory { path: "/a".into(), symlinks, acls });
+    let DestinationConfig::Directory { path, symlinks, acls, readers, layout } = config.storage else {
+        panic!("no directory")
+    };
+    assert_eq!((path, symlinks, acls), ("/a".into(), Symlinks::Secure, Acls::Off));
+    assert_eq!((readers, layout), (Vec::new(), Layout::Plain));
     assert!(!config.oneshot && !config.debug && !config.insecure && config.onboarding.token.is_none());
 }
 

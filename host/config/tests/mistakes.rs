@@ -72,7 +72,10 @@ fn a_single_mistake_is_named() {
         ("proxy_server: b:1\n", "an auth and a proxy server are given"),
         ("proxy_server: 'b:x'\n", "t.yaml:4:15: proxy_server: `b:x` has no valid port"),
         ("fips: true\n", "`fips` is not supported yet"),
-        ("join_uri: tbot+proxy+token://hunter2@a:1\n", "`join_uri` is not supported yet"),
+        (
+            "join_uri: tbot+proxy+token://hunter2@a:1\n",
+            "t.yaml:4:11: join_uri: `join_uri` is address and onboarding in one",
+        ),
         (
             "services: [{type: ssh-multiplexer}]\n",
             "t.yaml:4:19: services[0].type: `ssh-multiplexer` is not supported yet",
@@ -88,8 +91,46 @@ fn a_single_mistake_is_named() {
         ("outputs: [{type: a, destination: {type: directroy, path: x}}]\n", "(directroy): did you mean `directory`?"),
         ("outputs: [{type: a, destination: {path: x}}]\n", "unrecognized destination type ()"),
         (
-            "outputs: [{type: a, destination: {type: directory, path: x, readers: [{user: x}]}}]\n",
-            "`readers` is not supported yet",
+            "outputs: [{type: a, destination: {type: directory, path: x, readers: [{user: x, group: y}]}}]\n",
+            "outputs[0].destination.readers[0]: a reader has exactly one key",
+        ),
+        (
+            "outputs: [{type: a, destination: {type: directory, path: x, layout: generation}}]\n",
+            "outputs[0].destination.layout: invalid layout: \"generation\": did you mean `generations`?",
+        ),
+        ("storage: {type: directory, path: x, layout: generations}\n", "storage: `layout: generations` is for outputs"),
+        ("outputs: [{type: kubernetes}]\n", "outputs[0].type: `kubernetes` is not supported yet"),
+        (
+            "services: [{type: application-tunnel, app_name: a, listen: '127.0.0.1:1'}]\n",
+            "services[0].listen: `127.0.0.1:1`",
+        ),
+        (
+            "services: [{type: database-tunnel, service: a, username: b, listen: 'tcp://a:1'}]\n",
+            "services[0]: database must not be empty",
+        ),
+        (
+            "outputs: [{type: a, destination: {type: memory}, on_change: {}}]\n",
+            "outputs[0].on_change: `on_change` has exactly one",
+        ),
+        (
+            "outputs: [{type: a, destination: {type: memory}, on_change: {command: [a], systemd_reload: b}}]\n",
+            "outputs[0].on_change: `on_change` has exactly one",
+        ),
+        (
+            "outputs: [{type: a, destination: {type: memory}, on_change: {command: []}}]\n",
+            "outputs[0].on_change.command: no command",
+        ),
+        (
+            "outputs: [{type: a, destination: {type: memory}, on_change: {signal: {pid_file: /a, signal: USR3}}}]\n",
+            "outputs[0].on_change.signal.signal: unknown signal: did you mean `USR1`?",
+        ),
+        (
+            "outputs: [{type: a, destination: {type: memory}, on_change: {signal: {pid_file: a}}}]\n",
+            "outputs[0].on_change.signal: `pid_file` must be an absolute path",
+        ),
+        (
+            "outputs: [{type: a, destination: {type: memory}, on_change: {systemd_reload: '--now'}}]\n",
+            "outputs[0].on_change.systemd_reload: no name of a unit",
         ),
         ("outputs: [{type: a, destination: {type: directory, path: x, acls: all}}]\n", "invalid acls mode: \"all\""),
         ("storage: /var/lib/teleport\n", "t.yaml:4:10: storage: must be a map"),
@@ -112,15 +153,16 @@ fn a_single_mistake_is_named() {
 #[test]
 fn versions_are_told_apart() {
     for (text, wanted) in [
-        ("auth_server: a:1\n", "V1"),
-        ("version: v1\nauth_server: a:1\n", "`tbot migrate`"),
-        ("auth_server: a:1\ndestinations: [{directory: /a}]\n", "not supported yet"),
-        ("outputs: []\n", "potentially v1, but includes the v2 outputs field"),
+        ("outputs: [{type: identity}]\n", "potentially v1, but includes the v2 outputs field"),
         ("version: v3\n", "unrecognized config version \"v3\""),
         ("version: 2\n", "unrecognized config version \"2\""),
     ] {
         let message = refused(text);
         assert!(message.contains(wanted) && message.lines().count() == 1, "{text}: {message}");
+    }
+    for v1 in ["", "version: v1\n", "outputs: []\n"] {
+        let text = format!("{v1}auth_server: a:1\nonboarding: {{join_method: token}}\n");
+        assert!(warned(&text).contains("deprecated config version V1 detected"), "{text}");
     }
     let newest = "proxy_server: a:1\nonboarding: {join_method: token}\n";
     assert!(warned(newest).contains("add `version: v2`"));
