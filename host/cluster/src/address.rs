@@ -28,6 +28,16 @@ pub(crate) struct Route {
     pub(crate) proxy: bool,
     pub(crate) host: String,
     pub(crate) port: u16,
+    pub(crate) way: Way,
+}
+
+/// How bytes get to a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Protocol names arrive as they are offered.
+    Direct,
+    /// Something in front of the proxy hides them: connections are upgraded from HTTP (wire §i.6). `insecure` verifies nothing of it.
+    Upgraded { insecure: bool },
 }
 
 impl fmt::Display for Route {
@@ -47,7 +57,7 @@ impl Route {
 impl Address {
     /// The routes to try, in order. A proxy's usual ports first speak as a proxy.
     pub(crate) fn routes(&self) -> Vec<Route> {
-        let route = |proxy: bool, port: u16| Route { proxy, host: self.host.clone(), port };
+        let route = |proxy: bool, port: u16| Route { proxy, host: self.host.clone(), port, way: Way::Direct };
         match (self.kind, self.port) {
             (AddressKind::Proxy, Some(port)) => vec![route(true, port)],
             (AddressKind::Proxy, None) => vec![route(true, 443), route(true, 3080)],
@@ -74,6 +84,6 @@ mod tests {
         assert!(!first(3025) && !first(1234));
         assert_eq!(address(Some(3080), AddressKind::Auth).routes().len(), 1);
         assert_eq!(address(None, AddressKind::Auth).routes()[0].port, 3025);
-        assert_eq!(Route { proxy: true, host: "::1".into(), port: 443 }.to_string(), "[::1]:443");
+        assert_eq!(Route { proxy: true, host: "::1".into(), port: 443, way: Way::Direct }.to_string(), "[::1]:443");
     }
 }

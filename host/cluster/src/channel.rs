@@ -8,7 +8,6 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -17,7 +16,9 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::address::Route;
+use crate::dialer::Stream;
 use crate::error::{RouteError, explain};
+use crate::reach::reach;
 
 /// The name that every auth and proxy host certificate carries (wire §0.1).
 pub(crate) const API_DOMAIN: &str = "teleport.cluster.local";
@@ -29,6 +30,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(61);
 pub(crate) const PEEK: Duration = Duration::from_secs(2);
 /// The largest answer that is read: a thousand resources of a few KiB, and room.
 pub(crate) const ANSWER_BYTES: usize = 32 << 20;
+
+/// TLS over whatever carries it.
+pub(crate) type Tls = TlsStream<Box<dyn Stream>>;
 
 /// A connection that says which version it speaks.
 pub(crate) type Connection = InterceptedService<Channel, SpeaksVersion>;
@@ -67,14 +71,13 @@ pub(crate) async fn open_channel(
     server_name: &str,
     config: Arc<ClientConfig>,
 ) -> Result<Channel, RouteError> {
-    let name = ServerName::try_from(server_name.to_owned())
-        .map_err(|_| RouteError::connection(format_args!("`{server_name}` is not a server name")))?;
-    let (host, port) = (route.host.clone(), route.port);
+    let name = self::server_name(server_name).map_err(RouteError::connection)?;
+    let to = route.clone();
     let shows_certificate = config.client_auth_cert_resolver.has_certs();
     let connector = tower::service_fn(move |_: Uri| {
-        let (host, name, config) = (host.clone(), name.clone(), config.clone());
+        let (to, name, config) = (to.clone(), name.clone(), config.clone());
         async move {
-            let stream = dial(&host, port, name, config).await?;
+            let stream = dial(&to, name, config).await?;
             let mut stream = BufReader::new(stream);
             if shows_certificate && let Ok(seen) = tokio::time::timeout(PEEK, stream.fill_buf()).await {
                 seen?;
@@ -92,24 +95,29 @@ pub(crate) async fn open_channel(
     channel.map_err(|e| RouteError::connection(explain(route, &e)))
 }
 
-pub(crate) async fn dial(
-    host: &str,
-    port: u16,
-    name: ServerName<'static>,
-    config: Arc<ClientConfig>,
-) -> io::Result<TlsStream<TcpStream>> {
-    let connecting = async {
-        let tcp = TcpStream::connect((host, port)).await?;
-        // Without it every call waits for the peer's delayed acknowledgement, 44 ms (rust-wire §3).
-        tcp.set_nodelay(true)?;
-        TlsConnector::from(config).connect(name, tcp).await
-    };
+/// TLS to a route: connected, by its way, and shaken hands, within the bound.
+pub(crate) async fn dial(route: &Route, name: ServerName<'static>, config: Arc<ClientConfig>) -> io::Result<Tls> {
+    let connecting = async { handshake(config, name, reach(route).await?).await };
     match tokio::time::timeout(CALL_TIMEOUT, connecting).await {
         Ok(connected) => connected,
         Err(_) => {
             Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", CALL_TIMEOUT.as_secs())))
         }
     }
+}
+
+pub(crate) async fn handshake(
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    stream: Box<dyn Stream>,
+) -> io::Result<Tls> {
+    TlsConnector::from(config).connect(name, stream).await
+}
+
+/// A host name or address as certificates name it.
+pub(crate) fn server_name(host: &str) -> io::Result<ServerName<'static>> {
+    let wrong = |_| io::Error::new(io::ErrorKind::InvalidInput, format!("`{host}` is not a server name"));
+    ServerName::try_from(host.to_owned()).map_err(wrong)
 }
 
 /// The protocol name that makes a proxy hand a connection to the auth server of `cluster` (wire §f.2.A).

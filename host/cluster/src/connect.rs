@@ -15,6 +15,7 @@ use crate::join::{at_auth, at_proxy};
 use crate::registration::Registration;
 use crate::session::GrpcSession;
 use crate::trust::{ClientCertificate, Trust, client_config};
+use crate::upgrade::Ways;
 
 /// What the configuration says of the cluster.
 pub struct ClusterConfig {
@@ -35,12 +36,13 @@ pub struct TeleportCluster {
     config: Arc<ClusterConfig>,
     /// The route that worked last is tried first.
     worked: Mutex<Option<Route>>,
+    ways: Ways,
 }
 
 impl TeleportCluster {
     /// Nothing is asked before the first call.
     pub fn new(config: ClusterConfig) -> Self {
-        Self { config: Arc::new(config), worked: Mutex::new(None) }
+        Self { config: Arc::new(config), worked: Mutex::new(None), ways: Ways::default() }
     }
 
     /// Tries each route until one works. An answer of the cluster, also a refusal, ends it: no second, unrelated error.
@@ -54,13 +56,15 @@ impl TeleportCluster {
         routes.sort_by_key(|route| Some(route) != worked.as_ref());
         let mut tried = Vec::new();
         for route in routes {
-            match attempt(route.clone()).await {
+            let way = self.ways.of(&route, self.config.insecure).await;
+            match attempt(Route { way, ..route.clone() }).await {
                 Ok(value) => {
                     *self.worked.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(route);
                     return Ok(value);
                 }
                 Err(error) if error.connection => {
                     debug!(target: "AUTH", "{route} as {}: {}", route.service(), error.failure);
+                    self.ways.forget(&route).await;
                     tried.push((route, error));
                 }
                 Err(error) => return Err(error.failure.context(route)),

@@ -6,21 +6,14 @@ use std::time::Duration;
 use identity::{Failure, FailureKind, PrivateKey, TlsCertificate};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_rustls::client::TlsStream;
 
-use crate::address::Route;
-use crate::channel::{PEEK, dial};
+use crate::address::{Route, Way};
+use crate::channel::{PEEK, Tls, dial};
 use crate::error::explain;
 use crate::trust::{ClientCertificate, Trust, client_config};
 
-/// A silent peer is asked after this time, and given up four questions later: tunnels are idle for hours, and firewalls forget.
-const KEEPALIVE: Duration = Duration::from_secs(60);
-/// Time between those questions.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// How often [`ProxyClient::probe`] looks whether the proxy has answered.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -39,7 +32,7 @@ impl ProxyDialer {
     /// `host` without brackets; `insecure` verifies nothing.
     pub fn new(host: &str, port: u16, insecure: bool) -> Self {
         let trust = if insecure { Trust::Blind } else { Trust::System };
-        Self { route: Route { proxy: true, host: host.to_owned(), port }, trust }
+        Self { route: Route { proxy: true, host: host.to_owned(), port, way: Way::Direct }, trust }
     }
 
     /// The proxy's host name, without port and brackets.
@@ -142,12 +135,8 @@ impl ProxyClient {
         Ok(())
     }
 
-    async fn connect(&self) -> Result<TlsStream<TcpStream>, Failure> {
-        let dialed = dial(&self.route.host, self.route.port, self.name.clone(), self.config.clone()).await;
-        let stream = dialed.map_err(|e| failure(&self.route, &e))?;
-        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_INTERVAL).with_retries(4);
-        SockRef::from(stream.get_ref().0).set_tcp_keepalive(&keepalive).map_err(|e| failure(&self.route, &e))?;
-        Ok(stream)
+    async fn connect(&self) -> Result<Tls, Failure> {
+        dial(&self.route, self.name.clone(), self.config.clone()).await.map_err(|e| failure(&self.route, &e))
     }
 }
 

@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     fn route() -> Route {
-        Route { proxy: true, host: "localhost".into(), port: 3080 }
+        Route { proxy: true, host: "localhost".into(), port: 3080, way: crate::address::Way::Direct }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use identity::{Certificates, Failure, FailureKind};
 use tonic::Code;
 use tracing::{info, warn};
 
-use crate::address::Route;
+use crate::address::{Route, Way};
 use crate::channel::{API_DOMAIN, Connection, open, open_channel, speaking};
 use crate::connect::ClusterConfig;
 use crate::discovery::{find, web_client};
@@ -45,7 +45,12 @@ pub(crate) async fn at_proxy(
     let web = web_client(config.insecure)?;
     let found = find(route, &web).await?;
     if Major::parse(&found.version).grpc_join() || registration.is_challenged() {
-        let trust = if config.insecure { Trust::Blind } else { Trust::System };
+        let trust = match route.way {
+            // What an upgraded connection ends at shows a certificate of the cluster, which nobody knows yet; what was upgraded is verified.
+            Way::Upgraded { .. } => Trust::Cluster,
+            Way::Direct if config.insecure => Trust::Blind,
+            Way::Direct => Trust::System,
+        };
         let tls = client_config(&trust, None, &["teleport-proxy-grpc", "h2"]).map_err(RouteError::answer)?;
         let connection = open(route, &route.host, tls, Some(&client_version(&found.version))).await?;
         if let Some(certificates) = grpc(&connection, route, &found.version, registration).await? {

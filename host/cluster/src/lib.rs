@@ -3,22 +3,27 @@
 //! [`TeleportCluster`] implements [`identity::Cluster`]. What differs between versions is decided here, in [`version`], and nowhere else.
 
 mod address;
+mod auth_http;
 mod channel;
 mod connect;
 mod dialer;
 mod discovery;
 mod error;
+mod heartbeat;
 mod http_join;
 mod issue;
 mod join;
 mod join_legacy;
 mod join_stream;
+mod reach;
 mod registration;
 mod resources;
 mod session;
 mod sessions;
 mod trust;
+mod upgrade;
 mod version;
+mod websocket;
 
 /// Messages and clients made from our own protobuf files, one module for each package.
 #[allow(missing_docs, clippy::all)]

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt};
 use identity::{
-    Authorities, Authority, Certificates, Clock, ClusterInfo, Failure, FailureKind, Identity, Issued, Order, PublicKey,
-    Session, Suite,
+    Authorities, Authority, Certificates, Clock, ClusterInfo, Failure, FailureKind, Heartbeat, Identity, Issued, Order,
+    PublicKey, Session, Suite,
 };
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
@@ -15,13 +15,16 @@ use tonic::Response;
 use tonic::transport::Channel;
 
 use crate::address::Route;
+use crate::auth_http;
 use crate::channel::{ANSWER_BYTES, CALL_TIMEOUT, Connection, speaking};
 use crate::error::{RouteError, status};
+use crate::heartbeat;
 use crate::issue::Issuer;
 use crate::join::certificates;
 use crate::version::{Major, client_version};
 use crate::wire::proto::auth_service_client::AuthServiceClient;
 use crate::wire::proto::{Event, FilterEntry, GetRoleRequest, PingRequest, UserCertsRequest, Watch, WatchKind, event};
+use crate::wire::teleport::machineid::v1::bot_instance_service_client::BotInstanceServiceClient;
 use crate::wire::teleport::trust::v1::GetCertAuthoritiesRequest;
 use crate::wire::teleport::trust::v1::trust_service_client::TrustServiceClient;
 use crate::wire::types::{CertAuthorityV2, RoleV6};
@@ -117,6 +120,10 @@ impl GrpcSession {
     }
 
     async fn authority(&self, kind: &str) -> Result<Vec<Authority>, Failure> {
+        if !Major::parse(&self.info.version).trust_service() {
+            let answer = auth_http::authorities(&self.caller.route, &self.identity, kind).await;
+            return answer.map_err(|e| e.context(format_args!("{kind} authorities")));
+        }
         let mut trust = TrustServiceClient::new(self.caller.connection.clone()).max_decoding_message_size(ANSWER_BYTES);
         let request = GetCertAuthoritiesRequest { r#type: kind.to_owned(), include_key: false };
         let answer = self.caller.call(trust.get_cert_authorities(request)).await;
@@ -162,6 +169,19 @@ impl Session for GrpcSession {
         let authorities = Arc::new(Authorities { host, user, database });
         *cached = Some((Instant::now(), authorities.clone()));
         Ok(authorities)
+    }
+
+    async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<bool, Failure> {
+        if !Major::parse(&self.info.version).heartbeats() {
+            return Ok(false);
+        }
+        let request = heartbeat::request(heartbeat, self.clock.now(), &self.info.version);
+        let mut service = BotInstanceServiceClient::new(self.caller.connection.clone());
+        match self.caller.call(service.submit_heartbeat(request)).await {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.kind == FailureKind::Unsupported => Ok(false),
+            Err(failure) => Err(failure),
+        }
     }
 
     async fn rotations(&self) -> Result<BoxStream<'static, Result<(), Failure>>, Failure> {

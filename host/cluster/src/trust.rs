@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use identity::{Failure, FailureKind, pem_certificates, spki_pin};
+use identity::{Failure, FailureKind, TlsCertificate, pem_certificates, spki_pin};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_name;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use tracing::warn;
 
+use crate::channel::API_DOMAIN;
 use crate::error::RouteError;
 
 /// What a server's certificate is verified against.
@@ -18,6 +21,8 @@ pub(crate) enum Trust {
     System,
     /// These certificates alone, PEM.
     Only(Vec<String>),
+    /// Any certificate in time for the name that those of every cluster carry: only inside a verified connection (wire §b.4).
+    Cluster,
     /// Nothing: `insecure`, or the step that fetches what a pin is compared with.
     Blind,
 }
@@ -40,7 +45,8 @@ pub(crate) fn client_config(
         .with_safe_default_protocol_versions()
         .map_err(internal)?;
     let builder = match trust {
-        Trust::Blind => builder.dangerous().with_custom_certificate_verifier(Arc::new(BlindVerifier(provider))),
+        Trust::Blind => builder.dangerous().with_custom_certificate_verifier(BlindVerifier::new(provider, false)),
+        Trust::Cluster => builder.dangerous().with_custom_certificate_verifier(BlindVerifier::new(provider, true)),
         Trust::System => builder.with_root_certificates(system_roots()?),
         Trust::Only(pems) => builder.with_root_certificates(roots(pems)?),
     };
@@ -107,19 +113,39 @@ pub(crate) fn check_pins(pem: &str, pins: &[String]) -> Result<(), RouteError> {
     Ok(())
 }
 
-/// Accepts every server certificate, and still checks that the server holds its key.
+/// Believes no authority, and still checks that the server holds its key.
 #[derive(Debug)]
-struct BlindVerifier(Arc<CryptoProvider>);
+struct BlindVerifier {
+    provider: Arc<CryptoProvider>,
+    /// Accept certificates of clusters only, and only in time.
+    of_cluster: bool,
+}
+
+impl BlindVerifier {
+    fn new(provider: Arc<CryptoProvider>, of_cluster: bool) -> Arc<Self> {
+        Arc::new(Self { provider, of_cluster })
+    }
+}
 
 impl ServerCertVerifier for BlindVerifier {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
+        certificate: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
-        _: UnixTime,
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.of_cluster {
+            let name = ServerName::try_from(API_DOMAIN).map_err(|_| rustls::Error::UnsupportedNameType)?;
+            verify_server_name(&ParsedCertificate::try_from(certificate)?, &name)?;
+            let read = TlsCertificate::from_der(certificate.to_vec());
+            let read = read.map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
+            let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+            if now < read.after.0 || now > read.before.0 {
+                return Err(rustls::Error::InvalidCertificate(CertificateError::Expired));
+            }
+        }
         Ok(ServerCertVerified::assertion())
     }
 
@@ -129,7 +155,7 @@ impl ServerCertVerifier for BlindVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -138,11 +164,11 @@ impl ServerCertVerifier for BlindVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

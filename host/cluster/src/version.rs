@@ -13,6 +13,16 @@ impl Major {
         Self(version.trim_start_matches('v').split('.').next().and_then(|major| major.parse().ok()).unwrap_or(15))
     }
 
+    /// Authorities come over gRPC; before, over HTTP (wire §l; the older way went with 14).
+    pub(crate) fn trust_service(self) -> bool {
+        self >= Self(14)
+    }
+
+    /// `SubmitHeartbeat` exists (wire §f.5).
+    pub(crate) fn heartbeats(self) -> bool {
+        self >= Self(16)
+    }
+
     /// Keys go out as one SSH and one TLS key, in fields 22 and 23; `RouteToApp` needs no session (wire §p).
     pub(crate) fn split_keys(self) -> bool {
         self >= Self(17)

@@ -6,7 +6,8 @@ use futures::stream::BoxStream;
 use zeroize::Zeroizing;
 
 use crate::{
-    Authorities, Certificates, Failure, Identity, JoinMethod, PublicKey, SshCertificate, Suite, Target, TlsCertificate,
+    Authorities, Certificates, Failure, Heartbeat, Identity, JoinMethod, PublicKey, SshCertificate, Suite, Target,
+    TlsCertificate,
 };
 
 /// What the cluster says of itself (wire §a.2, `PingResponse`).
@@ -94,6 +95,14 @@ pub trait Session: Send + Sync {
     /// # Errors
     /// As any call.
     async fn authorities(&self) -> Result<Arc<Authorities>, Failure>;
+    /// Says how the bot is. False where the cluster is too old to listen.
+    ///
+    /// # Errors
+    /// As any call.
+    async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<bool, Failure> {
+        let _ = heartbeat;
+        Ok(false)
+    }
     /// One item for every step of an authority rotation that calls for a renewal (wire §f.9). Ends when the connection does.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::{
     AuthorityKind, RotationPhase,
-    api::{resources, watch::Change},
+    api::{bot_instances::Heartbeat, resources, watch::Change},
     faults::{Fault, Request},
     net::listener,
     state::{App, Database, State, Token},
@@ -165,6 +165,12 @@ impl Control {
     #[must_use]
     pub fn calls(&self, method: &str) -> usize {
         self.0.faults.calls(method)
+    }
+
+    /// Every heartbeat so far, in order of arrival.
+    #[must_use]
+    pub fn heartbeats(&self) -> Vec<Heartbeat> {
+        self.0.registry().heartbeats.clone()
     }
 
     /// Every request so far, in order of arrival.

@@ -6,6 +6,7 @@
 
 mod api;
 mod control;
+pub mod evidence;
 mod faults;
 mod net;
 mod options;
@@ -23,6 +24,7 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
+pub use api::bot_instances::Heartbeat;
 pub use control::Control;
 pub use faults::{Fault, Request};
 pub use net::backend::Greeter;

@@ -19,7 +19,7 @@ struct Arguments {
     /// Port of the proxy on 127.0.0.1; 0 lets the system choose.
     #[arg(long, default_value_t = 0)]
     proxy_port: u16,
-    /// Release to behave as: 15.0.0 or 18.2.0.
+    /// Release to behave as: 12.0.0, 15.0.0, 17.0.0 or 18.2.0.
     #[arg(long, default_value = "15.0.0")]
     version: Release,
     /// Join token of the bot; it may be used again and again.

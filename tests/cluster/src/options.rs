@@ -2,6 +2,8 @@
 
 use std::{str::FromStr, time::Duration};
 
+use crate::evidence::Platforms;
+
 /// What to start. `Options::default()` suits most tests.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -15,6 +17,8 @@ pub struct Options {
     pub release: Release,
     /// Period of the tick at which application sessions become visible (rust-wire §4: up to one second). Zero: at once.
     pub session_tick: Duration,
+    /// The platforms whose evidence is believed.
+    pub platforms: Platforms,
     /// Longest life of a certificate: 24 hours on a real cluster (wire §g.1).
     pub ttl_cap: Duration,
 }
@@ -26,6 +30,7 @@ impl Default for Options {
             auth_port: 0,
             proxy_port: 0,
             release: Release::V15,
+            platforms: Platforms::default(),
             session_tick: Duration::from_secs(1),
             ttl_cap: Duration::from_secs(24 * 3600),
         }
@@ -33,20 +38,29 @@ impl Default for Options {
 }
 
 /// Which Teleport release a stand-in behaves as (wire §l).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Release {
+    /// 12.0.0: authorities over HTTP, of the joins over gRPC only `iam`.
+    V12,
     /// 15.0.0: one RSA key per certificate request, join over HTTP, sessions made by the client.
     #[default]
     V15,
-    /// 18.2.0 with suite balanced-v1: two keys per request, join over gRPC, sessions made by the server.
+    /// 17.0.0 with suite balanced-v1: two keys per request, legacy join over gRPC, sessions made by the server.
+    V17,
+    /// 18.2.0: as 17, and one conversation for every way of joining.
     Newest,
 }
 
 impl Release {
+    /// All of them, oldest first.
+    pub const ALL: [Self; 4] = [Self::V12, Self::V15, Self::V17, Self::Newest];
+
     /// The version a server announces.
     pub fn version(self) -> &'static str {
         match self {
+            Self::V12 => "12.0.0",
             Self::V15 => "15.0.0",
+            Self::V17 => "17.0.0",
             Self::Newest => "18.2.0",
         }
     }
@@ -54,17 +68,21 @@ impl Release {
     /// The oldest client version it admits.
     pub fn minimum_client(self) -> &'static str {
         match self {
+            Self::V12 => "11.0.0",
             Self::V15 => "14.0.0",
+            Self::V17 => "16.0.0",
             Self::Newest => "17.0.0",
         }
     }
 
     /// The signature suite, which releases before 17 do not know (wire §e.2).
     pub(crate) fn suite(self) -> Option<(&'static str, i32)> {
-        match self {
-            Self::V15 => None,
-            Self::Newest => Some(("balanced-v1", 2)),
-        }
+        self.is_modern().then_some(("balanced-v1", 2))
+    }
+
+    /// Two keys per request, sessions made by the server, bot instances, heartbeats, `RegisterUsingToken` over gRPC.
+    pub(crate) fn is_modern(self) -> bool {
+        self >= Self::V17
     }
 }
 
@@ -72,10 +90,17 @@ impl FromStr for Release {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "15" | "15.0.0" => Ok(Self::V15),
-            "newest" | "18" | "18.2.0" => Ok(Self::Newest),
-            other => Err(format!("version `{other}` is not one a stand-in plays: give `15.0.0` or `18.2.0`")),
+        let named = |release: &Release| {
+            let version = release.version();
+            text == version || text == version.split('.').next().unwrap_or_default()
+        };
+        match Self::ALL.into_iter().find(named) {
+            Some(release) => Ok(release),
+            None if text == "newest" => Ok(Self::Newest),
+            None => {
+                let all = Self::ALL.map(|release| format!("`{}`", release.version())).join(", ");
+                Err(format!("version `{text}` is not one a stand-in plays: give one of {all}"))
+            }
         }
     }
 }

@@ -14,7 +14,8 @@ use tokio::{
 };
 
 use crate::{
-    api::watch::Change,
+    api::{bot_instances::Heartbeat, watch::Change},
+    evidence::Allow,
     faults::Faults,
     net::{tls::TlsConfigs, web_authority::WebAuthority},
     options::Options,
@@ -60,6 +61,7 @@ pub(crate) struct Registry {
     pub databases: BTreeMap<String, Database>,
     /// By session id.
     pub sessions: BTreeMap<String, Session>,
+    pub heartbeats: Vec<Heartbeat>,
     pub ttl_cap: Duration,
 }
 
@@ -74,6 +76,8 @@ pub struct Token {
     pub bot: String,
     /// Roles the bot may impersonate.
     pub roles: Vec<String>,
+    /// The join method, and whom it admits.
+    pub allow: Allow,
     /// Deleted by its first use, as tokens of bots really are. Without, a bot may join again and starts anew.
     pub uses_once: bool,
     /// From then on it is refused.

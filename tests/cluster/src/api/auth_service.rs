@@ -8,7 +8,6 @@ use tonic::{Request, Response, Status};
 use super::{certificates, grpc::Connection, refusal::Refusal, resources, sessions, watch};
 use crate::{
     AuthorityKind,
-    options::Release,
     pki::authority::KeySet,
     wire::{
         proto::{
@@ -108,7 +107,7 @@ impl AuthService for AuthApi {
         request: Request<CreateAppSessionRequest>,
     ) -> Result<Response<AppSessionResponse>, Status> {
         let (request, caller, state) = (request.into_inner(), self.0.caller()?, &self.0.state);
-        if state.options.release == Release::Newest {
+        if state.options.release.is_modern() {
             let refusal = Refusal::NotImplemented("sessions are made by GenerateUserCerts".to_owned());
             return Err(refusal.status());
         }

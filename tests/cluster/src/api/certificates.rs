@@ -87,7 +87,7 @@ pub(crate) fn system_time(stamp: Option<&prost_types::Timestamp>) -> Option<Syst
 /// One key for both up to 16, two from 17 on; there the old field is reserved and read as unknown (wire §p).
 fn keys(request: &UserCertsRequest, release: Release) -> Result<(Option<PublicKey>, Option<PublicKey>), Refusal> {
     let bad = |error: anyhow::Error| Refusal::BadParameter(format!("{error:#}"));
-    if release == Release::V15 {
+    if !release.is_modern() {
         let key = PublicKey::from_authorized_line(&request.public_key).map_err(bad)?;
         return Ok((Some(key.clone()), Some(key)));
     }
@@ -136,9 +136,9 @@ fn renewal(connection: &Connection, caller: &Caller) -> Result<Grant, Refusal> {
     let presented = caller.generation;
     if bot.generation != presented {
         let numbers = format!("stored={}, presented={presented}", bot.generation);
-        return Err(match state.options.release {
-            Release::V15 => denied_plainly(format!("renewable cert generation mismatch: {numbers}")),
-            Release::Newest => {
+        return Err(match state.options.release.is_modern() {
+            false => denied_plainly(format!("renewable cert generation mismatch: {numbers}")),
+            true => {
                 let whose = format!("{}/{}", bot.name, bot.instance);
                 state.faults.lock(&caller.user, &format!("the bot instance {whose} presented an old certificate"));
                 denied_plainly(format!("renewable cert generation mismatch for bot {whose}: {numbers}"))
@@ -153,14 +153,18 @@ fn renewal(connection: &Connection, caller: &Caller) -> Result<Grant, Refusal> {
 }
 
 fn plain(connection: &Connection, caller: &Caller) -> Grant {
-    let state = &connection.state;
     let instance = caller.bot_instance.clone();
-    Grant {
-        user: caller.user.clone(),
-        cluster: state.options.cluster_name.clone(),
-        login_ip: connection.remote.ip().to_string(),
-        bot: instance.map(|instance| (caller.user.trim_start_matches("bot-").to_owned(), instance)),
-        ..Grant::default()
+    let bot = instance.map(|instance| (caller.user.trim_start_matches("bot-").to_owned(), instance));
+    Grant { user: caller.user.clone(), bot, ..bare(connection) }
+}
+
+/// What every certificate says that this connection asks for.
+pub(crate) fn bare(connection: &Connection) -> Grant {
+    let options = &connection.state.options;
+    let grant = Grant { cluster: options.cluster_name.clone(), ..Grant::default() };
+    match options.release {
+        Release::V12 => Grant { traits: r#"{"logins":null}"#, ..grant },
+        _ => Grant { traits: "null", login_ip: connection.remote.ip().to_string(), ..grant },
     }
 }
 
@@ -183,9 +187,9 @@ fn route(
     }
     if let Some(app) = request.route_to_app.as_ref().filter(|route| !route.name.is_empty()) {
         refuse_output(state, "application", &app.name)?;
-        let session = match state.options.release {
-            Release::V15 => app.session_id.clone(),
-            Release::Newest => {
+        let session = match state.options.release.is_modern() {
+            false => app.session_id.clone(),
+            true => {
                 let reaches_apps = grant.impersonator.is_some();
                 let made = sessions::create(state, &grant.user, &app.public_addr, not_after, reaches_apps)?;
                 made.metadata.map(|metadata| metadata.name).unwrap_or_default()

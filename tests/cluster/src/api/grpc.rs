@@ -7,7 +7,10 @@ use tokio::sync::Notify;
 use tonic::body::Body;
 use tower::ServiceExt;
 
-use super::{auth_service::AuthApi, join_service::JoinApi, refusal::Refusal, trust_service::TrustApi};
+use super::{
+    auth_service::AuthApi, bot_instances::BotInstanceApi, join_service::JoinApi, refusal::Refusal,
+    trust_service::TrustApi,
+};
 use crate::{
     faults::{self, Fault},
     options::Release,
@@ -15,7 +18,11 @@ use crate::{
     state::State,
     wire::{
         proto::{auth_service_server::AuthServiceServer, join_service_server as legacy},
-        teleport::{join::v1::join_service_server as newest, trust::v1::trust_service_server::TrustServiceServer},
+        teleport::{
+            join::v1::join_service_server as newest,
+            machineid::v1::bot_instance_service_server::BotInstanceServiceServer,
+            trust::v1::trust_service_server::TrustServiceServer,
+        },
     },
 };
 
@@ -121,18 +128,20 @@ pub(crate) async fn serve(connection: Arc<Connection>, request: Request<hyper::b
 async fn route(connection: &Arc<Connection>, method: &str, request: Request<Body>) -> Response<Body> {
     let service = method.trim_start_matches('/').split('/').next().unwrap_or_default();
     let on_auth = connection.port == "auth";
-    let modern = connection.state.options.release == Release::Newest;
+    let release = connection.state.options.release;
     let connection = connection.clone();
     let answer = match service {
         "proto.AuthService" if on_auth => AuthServiceServer::new(AuthApi(connection)).oneshot(request).await,
-        "teleport.trust.v1.TrustService" if on_auth => {
+        "teleport.trust.v1.TrustService" if on_auth && release >= Release::V15 => {
             TrustServiceServer::new(TrustApi(connection)).oneshot(request).await
         }
-        // Version 15 knows the service, not this method of it (wire §b.4).
-        "proto.JoinService" if modern || !method.ends_with("/RegisterUsingToken") => {
+        "teleport.machineid.v1.BotInstanceService" if on_auth && release.is_modern() => {
+            BotInstanceServiceServer::new(BotInstanceApi(connection)).oneshot(request).await
+        }
+        "proto.JoinService" if knows(release, last(method)) => {
             legacy::JoinServiceServer::new(JoinApi(connection)).oneshot(request).await
         }
-        "teleport.join.v1.JoinService" if modern => {
+        "teleport.join.v1.JoinService" if release >= Release::Newest => {
             newest::JoinServiceServer::new(JoinApi(connection)).oneshot(request).await
         }
         "proto.JoinService" => return unknown(&format!("unknown method {} for service {service}", last(method))),
@@ -140,6 +149,15 @@ async fn route(connection: &Arc<Connection>, method: &str, request: Request<Body
     };
     let Ok(response) = answer;
     response
+}
+
+/// The methods of the legacy join service, by the release they came with (wire §b.4, §l).
+fn knows(release: Release, join: &str) -> bool {
+    match join {
+        "RegisterUsingToken" => release.is_modern(),
+        "RegisterUsingAzureMethod" => release >= Release::V15,
+        _ => true,
+    }
 }
 
 fn last(method: &str) -> &str {

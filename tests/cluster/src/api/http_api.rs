@@ -15,9 +15,11 @@ use super::{
     join_service,
     json::{self, compact},
     refusal::Refusal,
+    resources,
     sessions::{self, Access},
+    trust_service,
 };
-use crate::{net::backend, wire::types::RegisterUsingTokenRequest};
+use crate::{Release, net::backend, wire::types::RegisterUsingTokenRequest};
 
 /// Answers one HTTP request, on either port.
 pub(crate) async fn serve(connection: Arc<Connection>, request: Request<Incoming>) -> Response<Body> {
@@ -41,6 +43,13 @@ async fn auth(connection: &Connection, path: &str, request: Request<Incoming>) -
     let name = &connection.state.options.cluster_name;
     match (request.method(), path) {
         (&Method::POST, "/v2/tokens/register") => join(connection, request).await,
+        (&Method::GET, kind)
+            if kind.starts_with("/v2/authorities/") && connection.state.options.release == Release::V12 =>
+        {
+            let kind = kind.trim_start_matches("/v2/authorities/");
+            let found = trust_service::find(connection, kind, !wants_no_keys(&request))?;
+            Ok(compact(&found.iter().map(resources::authority_json).collect::<Vec<_>>()))
+        }
         (&Method::GET, "/v2/remoteclusters") => Ok(compact(&json!([]))),
         (&Method::GET, "/v2/configuration/name") => Ok(compact(&json!({
             "kind": "cluster_name",
@@ -50,6 +59,11 @@ async fn auth(connection: &Connection, path: &str, request: Request<Incoming>) -
         }))),
         _ => Err(Refusal::NotFound(format!("path {path} not found"))),
     }
+}
+
+/// Private keys are asked for unless a request says otherwise, as the original's handler has it.
+fn wants_no_keys(request: &Request<Incoming>) -> bool {
+    request.uri().query().unwrap_or_default().split('&').any(|pair| pair == "load_keys=false")
 }
 
 /// `/v1` before a path is optional. A certificate for an application opens that application, whatever the path.
@@ -86,6 +100,8 @@ struct JoinJson {
     #[serde(default)]
     public_ssh_key: Option<String>,
     #[serde(default)]
+    id_token: String,
+    #[serde(default)]
     expires: Option<String>,
 }
 
@@ -106,6 +122,7 @@ async fn join(connection: &Connection, request: Request<Incoming>) -> Result<Res
         token: given.token,
         public_tls_key: bytes(given.public_tls_key)?,
         public_ssh_key: bytes(given.public_ssh_key)?,
+        id_token: given.id_token,
         expires: expires.map_err(|_| invalid())?,
         ..RegisterUsingTokenRequest::default()
     };
@@ -143,16 +160,23 @@ fn discovery(connection: &Connection, is_ping: bool) -> Value {
         "db": { "postgres_listen_addr": listen, "mysql_listen_addr": listen },
         "tls_routing_enabled": true,
     });
-    match release.suite() {
-        Some((suite, _)) => auth["signature_algorithm_suite"] = suite.into(),
-        None => proxy["assist_enabled"] = false.into(),
+    if let Some((suite, _)) = release.suite() {
+        auth["signature_algorithm_suite"] = suite.into();
     }
-    json!({
+    if release == Release::V15 {
+        proxy["assist_enabled"] = false.into();
+    }
+    let mut found = json!({
         "auth": auth,
         "proxy": proxy,
         "server_version": release.version(),
         "min_client_version": release.minimum_client(),
         "cluster_name": state.options.cluster_name,
-        "automatic_upgrades": false,
-    })
+    });
+    if release == Release::V12 {
+        found["auth"] = json!({ "type": "", "private_key_policy": "", "has_motd": false });
+    } else {
+        found["automatic_upgrades"] = false.into();
+    }
+    found
 }

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context;
+
 use super::{certificates, grpc::Connection, refusal::Refusal};
 use crate::{
-    options::Release,
+    evidence::{Allow, rules},
     pki::{issue::Grant, public_key::PublicKey, ssh},
-    state::{Bot, uuid},
+    state::{Bot, Token, uuid},
 };
 
 /// Life of a certificate when the client asks for none (wire §b.1).
@@ -16,10 +18,28 @@ const DEFAULT_LIFE: Duration = Duration::from_secs(3600);
 pub(crate) struct Application<'a> {
     pub role: &'a str,
     pub token: &'a str,
-    pub secret: Option<&'a str>,
+    pub proof: Proof<'a>,
     pub ssh_key: PublicKey,
     pub tls_key: PublicKey,
     pub expires: Option<SystemTime>,
+}
+
+/// How a bot proves who it is.
+pub(crate) enum Proof<'a> {
+    /// The token's name is the secret; only the newest protocol has a place for another one.
+    Secret(Option<&'a str>),
+    IdToken(&'a str),
+    Azure {
+        challenge: &'a str,
+        attested_data: &'a [u8],
+        /// What clients of the newest protocol have to send along.
+        intermediate: Option<&'a [u8]>,
+        access_token: &'a str,
+    },
+    Iam {
+        challenge: &'a str,
+        request: &'a [u8],
+    },
 }
 
 /// What it gets.
@@ -43,23 +63,25 @@ pub(crate) fn redeem(connection: &Connection, application: &Application<'_>) -> 
             generation: 0,
             instance: String::new(),
         });
-        if state.options.release == Release::V15 && bot.generation > 0 && token.uses_once {
+        let renewable = matches!(token.allow, Allow::Secret);
+        if !state.options.release.is_modern() && bot.generation > 0 && token.uses_once {
             return Err(Refusal::BadParameter(format!(
                 "user {user:?} has already been issued a renewable certificate and cannot be issued another; \
                  consider deleting and recreating the bot"
             )));
         }
-        bot.generation = 1;
+        // Every other method joins again instead of renewing (wire §g.2).
+        if renewable {
+            bot.generation = 1;
+        }
         bot.instance = uuid();
         bot.roles.clone_from(&token.roles);
         let grant = Grant {
             roles: vec![user.clone()],
             user,
-            cluster: state.options.cluster_name.clone(),
-            login_ip: connection.remote.ip().to_string(),
-            generation: Some(1),
-            bot: (state.options.release == Release::Newest).then(|| (bot.name.clone(), bot.instance.clone())),
-            ..Grant::default()
+            generation: renewable.then_some(1),
+            bot: state.options.release.is_modern().then(|| (bot.name.clone(), bot.instance.clone())),
+            ..certificates::bare(connection)
         };
         if token.uses_once {
             registry.tokens.remove(application.token);
@@ -73,6 +95,11 @@ pub(crate) fn redeem(connection: &Connection, application: &Application<'_>) -> 
         ssh: grant.sign_ssh(&application.ssh_key, not_after, &authority)?,
         tls: grant.sign_x509(&application.tls_key, not_after, &authority)?,
     })
+}
+
+/// The join method of a token.
+pub(crate) fn method(connection: &Connection, name: &str) -> Option<String> {
+    connection.state.registry().tokens.get(name).map(|token| token.allow.method().to_owned())
 }
 
 /// Whether a token of this name would be admitted.
@@ -94,13 +121,39 @@ fn check_token(connection: &Connection, application: &Application<'_>) -> Result
             application.role
         )));
     }
-    let registry = connection.state.registry();
-    let secret = registry.tokens.get(application.token).and_then(|token| token.secret.as_deref());
-    match application.secret {
-        // Only the newest protocol has a place for it.
-        Some(given) if secret.is_some_and(|secret| secret != given) => Err(expired(application.role)),
-        _ => Ok(()),
-    }
+    let token = connection.state.registry().tokens.get(application.token).cloned();
+    let token = token.ok_or_else(|| expired(application.role))?;
+    check_proof(connection, &token, application)
+}
+
+fn check_proof(connection: &Connection, token: &Token, application: &Application<'_>) -> Result<(), Refusal> {
+    let options = &connection.state.options;
+    let checked = match (&token.allow, &application.proof) {
+        (Allow::Secret, Proof::Secret(given)) => {
+            let wrong = given.is_some_and(|given| token.secret.as_deref().is_some_and(|secret| secret != given));
+            return if wrong { Err(expired(application.role)) } else { Ok(()) };
+        }
+        (Allow::IdToken(rules), Proof::IdToken(jwt)) => {
+            rules::check_id_token(jwt, &options.platforms, rules, &options.cluster_name)
+        }
+        (Allow::Azure(rules), Proof::Azure { challenge, attested_data, intermediate, access_token }) => {
+            let cloud = options.platforms.azure.as_ref().context("the cluster does not trust Azure");
+            let machine = cloud.and_then(|cloud| cloud.verify(challenge, attested_data, *intermediate, access_token));
+            machine.and_then(|machine| rules::check_azure(&machine, rules))
+        }
+        (Allow::Iam(rules), Proof::Iam { challenge, request }) => {
+            rules::check_iam(request, challenge, &options.platforms, rules)
+        }
+        (other, _) => {
+            return Err(Refusal::AccessDenied(format!(
+                "this token is only valid for the {} join method but the node has connected to the wrong endpoint, \
+                 please ensure your node is configured to use the {} join method",
+                other.method(),
+                other.method()
+            )));
+        }
+    };
+    checked.map_err(|error| Refusal::AccessDenied(format!("{error:#}")))
 }
 
 fn expired(role: &str) -> Refusal {

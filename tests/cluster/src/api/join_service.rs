@@ -1,7 +1,8 @@
-//! Joining over gRPC: the legacy service, and the stream of the newest release (wire §b.4, §d).
+//! Joining over gRPC: the legacy service, and the entrance to the stream of the newest release (wire §b.4, §c, §d).
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -9,7 +10,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     certificates::{system_time, trusted},
     grpc::Connection,
-    join::{self, Admission, Application},
+    join::{self, Application, Proof},
+    join_stream,
     refusal::Refusal,
 };
 use crate::{
@@ -20,13 +22,13 @@ use crate::{
             Certs, ChallengedCerts, RegisterUsingAzureMethodRequest, RegisterUsingIamMethodRequest,
             join_service_server::JoinService as Legacy,
         },
-        teleport::join::v1::{
-            BotResult, Certificates, ClientInit, JoinRequest, JoinResponse, Result as JoinResult, ServerInit,
-            TokenInit, client_params, join_request, join_response, join_service_server::JoinService as Newest, result,
-        },
+        teleport::join::v1::{JoinRequest, JoinResponse, join_service_server::JoinService as Newest},
         types::RegisterUsingTokenRequest,
     },
 };
+
+/// How long a client may take to answer a challenge.
+const EXCHANGE: Duration = Duration::from_secs(60);
 
 /// Both services for one connection.
 pub(crate) struct JoinApi(pub Arc<Connection>);
@@ -47,16 +49,25 @@ impl Legacy for JoinApi {
 
     async fn register_using_iam_method(
         &self,
-        _: Request<Streaming<RegisterUsingIamMethodRequest>>,
+        requests: Request<Streaming<RegisterUsingIamMethodRequest>>,
     ) -> Result<Response<Self::RegisterUsingIAMMethodStream>, Status> {
-        Err(Refusal::BadParameter("the stand-in has tokens of method `token` only".to_owned()).status())
+        let connection = self.0.clone();
+        Ok(Response::new(challenged(requests.into_inner(), move |challenge, request| {
+            let proof = Proof::Iam { challenge, request: &request.sts_identity_request };
+            admit(&connection, &request.register_using_token_request.unwrap_or_default(), proof)
+        })))
     }
 
     async fn register_using_azure_method(
         &self,
-        _: Request<Streaming<RegisterUsingAzureMethodRequest>>,
+        requests: Request<Streaming<RegisterUsingAzureMethodRequest>>,
     ) -> Result<Response<Self::RegisterUsingAzureMethodStream>, Status> {
-        Err(Refusal::BadParameter("the stand-in has tokens of method `token` only".to_owned()).status())
+        let connection = self.0.clone();
+        Ok(Response::new(challenged(requests.into_inner(), move |challenge, request| {
+            let RegisterUsingAzureMethodRequest { attested_data, access_token, .. } = &request;
+            let proof = Proof::Azure { challenge, attested_data, intermediate: None, access_token };
+            admit(&connection, &request.register_using_token_request.clone().unwrap_or_default(), proof)
+        })))
     }
 }
 
@@ -70,7 +81,7 @@ impl Newest for JoinApi {
         let (connection, mut requests) = (self.0.clone(), request.into_inner());
         let (answers, stream) = mpsc::channel(1);
         tokio::spawn(async move {
-            if let Err(status) = converse(&connection, &mut requests, &answers).await {
+            if let Err(status) = join_stream::converse(&connection, &mut requests, &answers).await {
                 // A client that has gone needs no reason.
                 let _ = answers.send(Err(status)).await;
             }
@@ -79,8 +90,17 @@ impl Newest for JoinApi {
     }
 }
 
-/// The unary join: keys as PEM and as an `authorized_keys` line. Version 15 signs the SSH key twice (wire §b.1).
+/// The unary join: evidence, where the token asks for any, is a platform's token.
 pub(crate) fn register(connection: &Connection, request: &RegisterUsingTokenRequest) -> Result<Certs, Refusal> {
+    let proof = match join::method(connection, &request.token).as_deref() {
+        None | Some("token") => Proof::Secret(None),
+        Some(_) => Proof::IdToken(&request.id_token),
+    };
+    admit(connection, request, proof)
+}
+
+/// Keys as PEM and as an `authorized_keys` line. Releases with one key sign the SSH key twice (wire §b.1).
+fn admit(connection: &Connection, request: &RegisterUsingTokenRequest, proof: Proof<'_>) -> Result<Certs, Refusal> {
     if request.token.is_empty() {
         return Err(Refusal::BadParameter("missing parameter Token".to_owned()));
     }
@@ -92,13 +112,13 @@ pub(crate) fn register(connection: &Connection, request: &RegisterUsingTokenRequ
     }
     let bad = |error: anyhow::Error| Refusal::BadParameter(format!("{error:#}"));
     let ssh_key = PublicKey::from_authorized_line(&request.public_ssh_key).map_err(bad)?;
-    let tls_key = match connection.state.options.release {
-        crate::Release::V15 => ssh_key.clone(),
-        crate::Release::Newest => PublicKey::from_pem(&request.public_tls_key).map_err(bad)?,
+    let tls_key = match connection.state.options.release.is_modern() {
+        false => ssh_key.clone(),
+        true => PublicKey::from_pem(&request.public_tls_key).map_err(bad)?,
     };
     let expires = system_time(request.expires.as_ref());
     let (role, token) = (request.role.as_str(), request.token.as_str());
-    let admission = join::redeem(connection, &Application { role, token, secret: None, ssh_key, tls_key, expires })?;
+    let admission = join::redeem(connection, &Application { role, token, proof, ssh_key, tls_key, expires })?;
     let kinds = [AuthorityKind::User, AuthorityKind::Host];
     let (tls_ca_certs, mut ssh_ca_certs) = trusted(&connection.state, &kinds)?;
     ssh_ca_certs.dedup();
@@ -110,66 +130,33 @@ pub(crate) fn register(connection: &Connection, request: &RegisterUsingTokenRequ
     })
 }
 
-async fn converse(
-    connection: &Connection,
-    requests: &mut Streaming<JoinRequest>,
-    answers: &mpsc::Sender<Result<JoinResponse, Status>>,
-) -> Result<(), Status> {
-    let unexpected = || Refusal::BadParameter("the join messages came in another order".to_owned()).status();
-    let Some(join_request::Payload::ClientInit(client)) = next(requests).await? else { return Err(unexpected()) };
-    let suite = check_client(connection, &client)?;
-    let init = ServerInit { join_method: "token".to_owned(), signature_algorithm_suite: suite.to_owned() };
-    send(answers, join_response::Payload::Init(init)).await?;
-    let token = match next(requests).await? {
-        Some(join_request::Payload::TokenInit(token)) => token,
-        Some(join_request::Payload::GivingUp(_)) => return Ok(()),
-        _ => return Err(unexpected()),
-    };
-    let admission = admit(connection, &client, token)?;
-    let certificates = certificates(connection, admission)?;
-    let result = result::Payload::BotResult(BotResult { certificates: Some(certificates) });
-    send(answers, join_response::Payload::Result(JoinResult { payload: Some(result) })).await
+/// Challenge, one request, certificates: within a minute (wire §c.1).
+fn challenged<R: Send + 'static>(
+    mut requests: Streaming<R>,
+    admit: impl FnOnce(&str, R) -> Result<Certs, Refusal> + Send + 'static,
+) -> Answers<ChallengedCerts> {
+    let (answers, stream) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let challenge = challenge();
+        let asked = ChallengedCerts { challenge: challenge.clone(), certs: None };
+        // A client that has gone needs no answer, here and below.
+        let _ = answers.send(Ok(asked)).await;
+        let answer = match tokio::time::timeout(EXCHANGE, requests.message()).await {
+            Err(_) => Err(Status::deadline_exceeded("the join took too long")),
+            Ok(Err(status)) => Err(status),
+            Ok(Ok(None)) => Err(Refusal::BadParameter("the challenge was not answered".to_owned()).status()),
+            Ok(Ok(Some(request))) => admit(&challenge, request)
+                .map(|certs| ChallengedCerts { challenge: String::new(), certs: Some(certs) })
+                .map_err(|refusal| refusal.status()),
+        };
+        let _ = answers.send(answer).await;
+    });
+    Box::pin(ReceiverStream::new(stream))
 }
 
-fn check_client(connection: &Connection, client: &ClientInit) -> Result<&'static str, Refusal> {
-    if !join::knows(connection, &client.token_name) {
-        return Err(Refusal::AccessDenied("token expired or not found".to_owned()));
-    }
-    match client.join_method.as_deref() {
-        None | Some("" | "token") => Ok(connection.state.options.release.suite().map_or("legacy", |(name, _)| name)),
-        Some(other) => Err(Refusal::BadParameter(format!("the token's join method is token, not {other}"))),
-    }
-}
-
-fn admit(connection: &Connection, client: &ClientInit, token: TokenInit) -> Result<Admission, Refusal> {
-    let bad = |error: anyhow::Error| Refusal::BadParameter(format!("{error:#}"));
-    let missing = || Refusal::BadParameter("missing parameter ClientParams".to_owned());
-    let client_params::Payload::BotParams(bot) =
-        token.client_params.and_then(|params| params.payload).ok_or_else(missing)?;
-    let keys = bot.public_keys.ok_or_else(missing)?;
-    let application = Application {
-        role: &client.system_role,
-        token: &client.token_name,
-        secret: Some(&token.secret),
-        ssh_key: PublicKey::from_ssh_wire(&keys.public_ssh_key).map_err(bad)?,
-        tls_key: PublicKey::from_der(&keys.public_tls_key).map_err(bad)?,
-        expires: system_time(bot.expires.as_ref()),
-    };
-    join::redeem(connection, &application)
-}
-
-/// DER and SSH wire forms: no PEM, no base64 (wire §d.2).
-fn certificates(connection: &Connection, admission: Admission) -> Result<Certificates, Refusal> {
-    let mut answer = Certificates { tls_cert: admission.tls, ssh_cert: admission.ssh.wire, ..Certificates::default() };
-    for kind in [AuthorityKind::User, AuthorityKind::Host] {
-        connection.state.authority(kind, |authority| {
-            answer.tls_ca_certs.extend(authority.trusted().map(|keys| keys.certificate.clone()));
-            let keys = authority.trusted().filter_map(|keys| keys.ssh.as_ref());
-            answer.ssh_ca_keys.extend(keys.map(|key| key.public().to_ssh_wire()));
-            Ok(())
-        })?;
-    }
-    Ok(answer)
+/// 24 random bytes, so that the text fits the nonce of Azure: 32 characters (wire §c.1).
+pub(crate) fn challenge() -> String {
+    URL_SAFE_NO_PAD.encode(rand::random::<[u8; 24]>())
 }
 
 /// No version is admitted, an old or unreadable one is not (wire §d.5).
@@ -181,18 +168,6 @@ fn check_version(version: &str, minimum: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(Refusal::AccessDenied(format!("client version is unsupported, minimum supported version is {minimum}")))
-}
-
-async fn next(requests: &mut Streaming<JoinRequest>) -> Result<Option<join_request::Payload>, Status> {
-    Ok(requests.message().await?.and_then(|message| message.payload))
-}
-
-async fn send(
-    answers: &mpsc::Sender<Result<JoinResponse, Status>>,
-    payload: join_response::Payload,
-) -> Result<(), Status> {
-    let answer = JoinResponse { payload: Some(payload) };
-    answers.send(Ok(answer)).await.map_err(|_| Status::cancelled("the client has gone"))
 }
 
 #[cfg(test)]

@@ -11,6 +11,15 @@ pub(crate) fn compact(value: &impl Serialize) -> Response<Body> {
     answer(StatusCode::OK, serde_json::to_vec(value).unwrap_or_default())
 }
 
+/// JSON with no header but its type: how other services than a cluster answer.
+pub(crate) fn plain(code: StatusCode, value: &impl Serialize) -> Response<Body> {
+    let mut response = Response::new(Body::new(Full::new(Bytes::from(serde_json::to_vec(value).unwrap_or_default()))));
+    *response.status_mut() = code;
+    let kind = header::HeaderValue::from_static("application/json; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
 /// Indented by four: how errors come.
 pub(crate) fn indented(code: StatusCode, value: &impl Serialize) -> Response<Body> {
     let mut text = Vec::new();

@@ -3,7 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use prost_types::Timestamp;
+use serde_json::{Value, json};
 
 use super::{grpc::Connection, refusal::Refusal};
 use crate::{
@@ -65,6 +67,33 @@ pub(crate) fn authority(authority: &Authority, cluster: &str) -> types::CertAuth
             ..types::CertAuthoritySpecV2::default()
         }),
     }
+}
+
+/// The same as releases up to 13 send it over HTTP: JSON with bytes in base64.
+pub(crate) fn authority_json(authority: &types::CertAuthorityV2) -> Value {
+    let keys = |set: Option<&types::CaKeySet>| {
+        let mut found = json!({});
+        for (name, field, values) in set.into_iter().flat_map(|set| {
+            let ssh = set.ssh.iter().map(|pair| &pair.public_key).collect::<Vec<_>>();
+            [("ssh", "public_key", ssh), ("tls", "cert", set.tls.iter().map(|pair| &pair.cert).collect())]
+        }) {
+            if !values.is_empty() {
+                let encoded = values.into_iter().map(|bytes| json!({ field: STANDARD.encode(bytes) }));
+                found[name] = encoded.collect::<Vec<_>>().into();
+            }
+        }
+        found
+    };
+    let (metadata, spec) = (authority.metadata.clone().unwrap_or_default(), authority.spec.clone().unwrap_or_default());
+    json!({
+        "kind": authority.kind, "sub_kind": authority.sub_kind, "version": authority.version,
+        "metadata": { "name": metadata.name, "id": metadata.id },
+        "spec": {
+            "type": spec.r#type, "cluster_name": spec.cluster_name,
+            "active_keys": keys(spec.active_keys.as_ref()),
+            "additional_trusted_keys": keys(spec.additional_trusted_keys.as_ref()),
+        },
+    })
 }
 
 /// A bot's role: what it may impersonate, and that it may read authorities.

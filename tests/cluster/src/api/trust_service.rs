@@ -30,7 +30,7 @@ impl TrustService for TrustApi {
         request: Request<GetCertAuthorityRequest>,
     ) -> Result<Response<CertAuthorityV2>, Status> {
         let request = request.into_inner();
-        let found = self.find(&request.r#type, request.include_key)?;
+        let found = find(&self.0, &request.r#type, request.include_key)?;
         let missing =
             || Refusal::NotFound(format!("key \"/authorities/{}/{}\" is not found", request.r#type, request.domain));
         let ours = found.filter(|_| request.domain == self.0.state.options.cluster_name);
@@ -42,7 +42,7 @@ impl TrustService for TrustApi {
         request: Request<GetCertAuthoritiesRequest>,
     ) -> Result<Response<GetCertAuthoritiesResponse>, Status> {
         let request = request.into_inner();
-        let found = self.find(&request.r#type, request.include_key)?;
+        let found = find(&self.0, &request.r#type, request.include_key)?;
         Ok(Response::new(GetCertAuthoritiesResponse { cert_authorities_v2: found.into_iter().collect() }))
     }
 
@@ -55,20 +55,6 @@ impl TrustService for TrustApi {
 }
 
 impl TrustApi {
-    fn find(&self, kind: &str, with_keys: bool) -> Result<Option<CertAuthorityV2>, Refusal> {
-        if with_keys {
-            let text = "access denied to perform action \"read\" on \"cert_authority\"";
-            return Err(Refusal::AccessDenied(text.to_owned()));
-        }
-        let state = &self.0.state;
-        let authorities = state.authorities();
-        let found = authorities.iter().find(|authority| authority.kind.name() == kind);
-        if found.is_none() && !WITHOUT_KEYS.contains(&kind) {
-            return Err(Refusal::BadParameter(format!("{kind:?} authority type is not supported")));
-        }
-        Ok(found.map(|authority| resources::authority(authority, &state.options.cluster_name)))
-    }
-
     /// An SSH host certificate for principals named in full (wire §h.4).
     fn host_certificate(&self, request: &GenerateHostCertRequest) -> Result<GenerateHostCertResponse, Refusal> {
         let bad = |error: anyhow::Error| Refusal::BadParameter(format!("{error:#}"));
@@ -93,4 +79,19 @@ impl TrustApi {
         let line = ssh::sign(template, signer)?.to_line();
         Ok(GenerateHostCertResponse { ssh_certificate: line.into_bytes() })
     }
+}
+
+/// The cluster's authority of a kind; private keys are nobody's.
+pub(crate) fn find(connection: &Connection, kind: &str, with_keys: bool) -> Result<Option<CertAuthorityV2>, Refusal> {
+    if with_keys {
+        let text = "access denied to perform action \"read\" on \"cert_authority\"";
+        return Err(Refusal::AccessDenied(text.to_owned()));
+    }
+    let state = &connection.state;
+    let authorities = state.authorities();
+    let found = authorities.iter().find(|authority| authority.kind.name() == kind);
+    if found.is_none() && !WITHOUT_KEYS.contains(&kind) {
+        return Err(Refusal::BadParameter(format!("{kind:?} authority type is not supported")));
+    }
+    Ok(found.map(|authority| resources::authority(authority, &state.options.cluster_name)))
 }

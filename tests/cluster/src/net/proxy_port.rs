@@ -22,6 +22,9 @@ const PIECE: Duration = Duration::from_millis(2);
 /// What prefixes the protocol of connections meant for an auth server.
 const AUTH_PREFIX: &str = "teleport-auth@";
 
+/// What prefixes the protocols of agents behind a proxy.
+const TUNNEL_PREFIX: &str = "teleport-reversetunnel";
+
 pub(crate) async fn handle(state: Arc<State>, stream: TcpStream, remote: SocketAddr) -> Result<()> {
     let hello = peek(&stream).await?;
     let configs = state.tls();
@@ -32,6 +35,11 @@ pub(crate) async fn handle(state: Arc<State>, stream: TcpStream, remote: SocketA
     });
     if let Some(cluster) = hello.protocols.first().and_then(|first| first.strip_prefix(AUTH_PREFIX)) {
         return relay(&state, stream, cluster).await;
+    }
+    if hello.protocols.iter().any(|protocol| protocol.starts_with(TUNNEL_PREFIX)) {
+        // Who asks wants to know whether protocol names arrive (wire §i.6): the handshake is the answer.
+        TlsAcceptor::from(configs.web_tunnel.clone()).accept(stream).await?;
+        return Ok(());
     }
     let (config, protocol) = match known {
         Some(route) => route,

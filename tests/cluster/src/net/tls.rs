@@ -43,6 +43,8 @@ pub(crate) struct TlsConfigs {
     pub web: Arc<ServerConfig>,
     /// The web for a client whose protocols are all unknown: no ALPN.
     pub web_bare: Arc<ServerConfig>,
+    /// Tunnels of agents.
+    pub web_tunnel: Arc<ServerConfig>,
     /// Joining by gRPC at the proxy.
     pub web_grpc: Arc<ServerConfig>,
 }
@@ -67,6 +69,7 @@ impl TlsConfigs {
             auth_json: auth(&[])?,
             web: web(&["h2", "http/1.1"])?,
             web_bare: web(&[])?,
+            web_tunnel: web(&["teleport-reversetunnelv2", "teleport-reversetunnel"])?,
             web_grpc: web(&["h2", "teleport-proxy-grpc"])?,
         })
     }

@@ -43,8 +43,8 @@ impl AuthorityKind {
 
     pub(crate) fn all(release: Release) -> &'static [Self] {
         match release {
-            Release::V15 => &[Self::Host, Self::User, Self::Db],
-            Release::Newest => &[Self::Host, Self::User, Self::Db, Self::DbClient],
+            Release::V12 | Release::V15 => &[Self::Host, Self::User, Self::Db],
+            Release::V17 | Release::Newest => &[Self::Host, Self::User, Self::Db, Self::DbClient],
         }
     }
 }
@@ -90,7 +90,7 @@ pub(crate) struct KeySet {
 impl KeySet {
     pub fn generate(kind: AuthorityKind, cluster: &str, release: Release) -> Result<Self> {
         let database = matches!(kind, AuthorityKind::Db | AuthorityKind::DbClient);
-        let modern = release == Release::Newest;
+        let modern = release.is_modern();
         let tls = if modern && !database { PrivateKey::p256()? } else { PrivateKey::rsa()? };
         let ssh = match (database, modern) {
             (true, _) => None,

@@ -28,7 +28,10 @@ pub(crate) struct Grant {
     /// SSH logins; empty gives one that nobody has.
     pub logins: Vec<String>,
     pub cluster: String,
+    /// Empty where the release does not name it.
     pub login_ip: String,
+    /// JSON.
+    pub traits: &'static str,
     /// Set on a renewable certificate.
     pub generation: Option<u64>,
     /// Set on a certificate made by impersonation, which cannot be reissued.
@@ -102,7 +105,7 @@ impl Grant {
         let mut subject = Subject::default()
             .with(LOCALITY, self.principals().iter().map(String::as_str))?
             .with(STREET, [self.cluster.as_str()])?
-            .with(POSTAL_CODE, ["null"])?
+            .with(POSTAL_CODE, [self.traits])?
             .with(ORGANIZATION, self.roles.iter().map(String::as_str))?
             .with(COMMON_NAME, [self.user.as_str()])?;
         let private = [
@@ -141,11 +144,13 @@ impl Grant {
             ("permit-port-forwarding", String::new()),
             ("permit-pty", String::new()),
             ("private-key-policy", "none".to_owned()),
-            ("login-ip", self.login_ip.clone()),
             ("teleport-roles", serde_json::to_string(&roles)?),
             ("teleport-route-to-cluster", self.cluster.clone()),
-            ("teleport-traits", "null".to_owned()),
+            ("teleport-traits", self.traits.to_owned()),
         ];
+        if !self.login_ip.is_empty() {
+            list.push(("login-ip", self.login_ip.clone()));
+        }
         if let Some(generation) = self.generation {
             list.extend([("generation", generation.to_string()), ("renewable", String::new())]);
         }

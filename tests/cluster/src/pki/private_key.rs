@@ -32,6 +32,12 @@ enum Pair {
     Ed25519(Ed25519KeyPair),
 }
 
+impl std::fmt::Debug for PrivateKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("PrivateKey")
+    }
+}
+
 impl PrivateKey {
     /// 2048 bits: about 70 ms.
     pub fn rsa() -> Result<Self> {

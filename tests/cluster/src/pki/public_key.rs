@@ -1,6 +1,10 @@
 //! Public keys of clients and authorities, in every form they travel in (wire §e.1).
 
 use anyhow::{Context, Result, bail, ensure};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ED25519 as ED25519_SIGNATURE, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
+    VerificationAlgorithm,
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use const_oid::ObjectIdentifier;
 use der::{
@@ -82,6 +86,18 @@ impl PublicKey {
         };
         let algorithm = AlgorithmIdentifierOwned { oid, parameters };
         Ok(SubjectPublicKeyInfoOwned { algorithm, subject_public_key: BitString::from_bytes(&bytes)? })
+    }
+
+    /// SHA-256 with PKCS#1 v1.5 or ECDSA in DER, or plain Ed25519: what [`super::private_key::PrivateKey::sign_x509`] makes.
+    pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<()> {
+        let spki = self.to_spki()?;
+        let algorithm: &dyn VerificationAlgorithm = match self {
+            Self::Rsa { .. } => &RSA_PKCS1_2048_8192_SHA256,
+            Self::P256(_) => &ECDSA_P256_SHA256_ASN1,
+            Self::Ed25519(_) => &ED25519_SIGNATURE,
+        };
+        let key = UnparsedPublicKey::new(algorithm, spki.subject_public_key.raw_bytes());
+        key.verify(message, signature).context("the signature is wrong")
     }
 
     /// The SSH name of the key's type, which also prefixes its certificate's type.

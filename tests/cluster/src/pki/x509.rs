@@ -37,6 +37,8 @@ pub(crate) enum Purpose<'a> {
     Authority,
     /// A leaf with these DNS names and addresses; `issuer` is the authority's key.
     Leaf { issuer: &'a PublicKey, names: &'a [&'a str], addresses: &'a [[u8; 4]] },
+    /// A signer of documents, with the place where its issuer's certificate is found.
+    DocumentSigner { issuer: &'a PublicKey, issuers_at: &'a str },
 }
 
 #[derive(Sequence)]
@@ -83,6 +85,16 @@ fn extensions(purpose: &Purpose<'_>, key: &PublicKey) -> Result<Vec<Extension>> 
             extension("2.5.29.19", true, &[0x30, 0x03, 0x01, 0x01, 0xff])?,
             extension("2.5.29.14", false, &octets(0x04, &key_id(key)?))?,
         ],
+        Purpose::DocumentSigner { issuer, issuers_at } => {
+            // caIssuers (RFC 5280 §4.2.2.1)
+            let method = [0x06, 0x08, 0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x30, 0x02];
+            let place = [method.to_vec(), octets(0x86, issuers_at.as_bytes())].concat();
+            vec![
+                extension("2.5.29.15", true, &[0x03, 0x02, 0x07, 0x80])?,
+                extension("2.5.29.35", false, &octets(0x30, &octets(0x80, &key_id(issuer)?)))?,
+                extension("1.3.6.1.5.5.7.1.1", false, &octets(0x30, &octets(0x30, &place)))?,
+            ]
+        }
         Purpose::Leaf { issuer, names, addresses } => {
             let mut list = vec![
                 extension("2.5.29.15", true, &[0x03, 0x02, 0x05, 0xa0])?,

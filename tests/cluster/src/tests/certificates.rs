@@ -1,14 +1,25 @@
 //! Certificates have the recorded attributes, extensions and order.
 
+use std::sync::Arc;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use der::Decode;
 use serde_json::Value;
 use x509_cert::Certificate;
 
-use super::recorded::{call, cluster, der, json, message, replay_certificates};
+use super::recorded::{
+    CLUSTER, call, caller, calls, cluster, cluster_of, connection, der, folder, json, message, replay_certificates,
+};
 use crate::{
+    Control, Options, Release, Token,
+    api::join_service::register,
+    evidence::{Allow, IdTokenRules, TokenIssuer},
     pki::{public_key::take_string, subject::attributes},
-    wire::proto::Certs,
+    state::State,
+    wire::{
+        proto::{Certs, ChallengedCerts, RegisterUsingAzureMethodRequest},
+        types::RegisterUsingTokenRequest,
+    },
 };
 
 /// One line per attribute and extension of an X.509 certificate; what must differ is blanked.
@@ -138,27 +149,63 @@ fn a_renewal_is_as_recorded() {
 fn a_join_is_as_recorded() {
     for (file, bot) in [("rsa", "mrsa"), ("ec", "mec"), ("ed", "med")] {
         let recording = json(&format!("join-http/{file}.json"));
-        let answer: Value = serde_json::from_str(recording["response"].as_str().unwrap()).unwrap();
-        let field = |value: &Value| STANDARD.decode(value.as_str().unwrap()).unwrap();
-        let list = |value: &Value| value.as_array().unwrap().iter().map(field).collect::<Vec<_>>();
-        let recorded = Certs {
-            ssh: field(&answer["ssh"]),
-            tls: field(&answer["tls"]),
-            tls_ca_certs: list(&answer["tls_ca_certs"]),
-            ssh_ca_certs: list(&answer["ssh_ca_certs"]),
-        };
-        let name = super::recorded::caller(&recorded).user.trim_start_matches("bot-").to_owned();
+        let name = compare_joined(Release::V15, CLUSTER, &recording);
         assert!(name.contains(&bot[1..]), "{name}");
-        let (control, _) = cluster(&name);
-        let anonymous = super::recorded::connection(&control, None);
-        let request = crate::wire::types::RegisterUsingTokenRequest {
-            token: "recorded".to_owned(),
-            role: "Bot".to_owned(),
-            public_ssh_key: field(&recording["request"]["public_ssh_key"]),
-            public_tls_key: field(&recording["request"]["public_tls_key"]),
-            ..Default::default()
-        };
-        assert_same(&crate::api::join_service::register(&anonymous, &request).unwrap(), &recorded);
+    }
+}
+
+#[test]
+fn a_join_of_version_12_is_as_recorded() {
+    let path = folder().join("../v12/join-http/ec.json");
+    let recording: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!(compare_joined(Release::V12, "old.example.com", &recording), "ec12");
+}
+
+/// Plays a recorded join and compares what is issued; the name of the bot.
+fn compare_joined(release: Release, cluster: &str, recording: &Value) -> String {
+    let answer: Value = serde_json::from_str(recording["response"].as_str().unwrap()).unwrap();
+    let field = |value: &Value| STANDARD.decode(value.as_str().unwrap()).unwrap();
+    let list = |value: &Value| value.as_array().unwrap().iter().map(field).collect::<Vec<_>>();
+    let recorded = Certs {
+        ssh: field(&answer["ssh"]),
+        tls: field(&answer["tls"]),
+        tls_ca_certs: list(&answer["tls_ca_certs"]),
+        ssh_ca_certs: list(&answer["ssh_ca_certs"]),
+    };
+    let name = caller(&recorded).user.trim_start_matches("bot-").to_owned();
+    let (control, _) = cluster_of(release, cluster, &name);
+    let request = RegisterUsingTokenRequest {
+        token: "recorded".to_owned(),
+        role: "Bot".to_owned(),
+        public_ssh_key: field(&recording["request"]["public_ssh_key"]),
+        public_tls_key: field(&recording["request"]["public_tls_key"]),
+        ..Default::default()
+    };
+    assert_same(&register(&connection(&control, None), &request).unwrap(), &recorded);
+    name
+}
+
+/// A certificate that cannot be renewed: joined by azure, which a token with a platform's evidence gives likewise.
+#[test]
+fn a_delegated_join_is_as_recorded() {
+    for run in ["azure-auth", "azure-proxy"] {
+        let messages = calls(run);
+        let sent = |call: &&Value| call["kind"] == "stream-send";
+        let recorded: ChallengedCerts = message(messages.iter().filter(sent).nth(1).unwrap(), "response");
+        let asked = messages.iter().find(|call| call["kind"] == "stream-recv").unwrap();
+        let asked: RegisterUsingAzureMethodRequest = message(asked, "request");
+        let issuer = Arc::new(TokenIssuer::new("https://ci.example.com").unwrap());
+        let mut options = Options { cluster_name: CLUSTER.to_owned(), ..Options::default() };
+        options.platforms.issuers.push(issuer.clone());
+        let control = Control(Arc::new(State::new(options).unwrap()));
+        let issuer_url = issuer.url().to_owned();
+        let allow = vec![[("sub".to_owned(), "vm".to_owned())].into()];
+        let rules = IdTokenRules { method: "gitlab".to_owned(), issuer: issuer_url, audience: None, allow };
+        let name = "azure-token".to_owned();
+        control.add_token(Token { name, bot: "azbot".to_owned(), allow: Allow::IdToken(rules), ..Token::default() });
+        let id_token = issuer.sign(serde_json::json!({ "aud": CLUSTER, "sub": "vm" })).unwrap();
+        let request = RegisterUsingTokenRequest { id_token, ..asked.register_using_token_request.unwrap() };
+        assert_same(&register(&connection(&control, None), &request).unwrap(), &recorded.certs.unwrap());
     }
 }
 

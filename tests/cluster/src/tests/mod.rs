@@ -3,6 +3,6 @@
 mod certificates;
 mod client;
 mod faults;
-mod recorded;
+pub(crate) mod recorded;
 mod routes;
 mod shapes;

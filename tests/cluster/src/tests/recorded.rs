@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::{
-    Control, Options, Token,
+    Control, Options, Release, Token,
     api::grpc::Connection,
     api::resources::stamp,
     pki::caller::Caller,
@@ -19,7 +19,7 @@ use crate::{
 /// The cluster that was recorded.
 pub(super) const CLUSTER: &str = "lab.example.com";
 
-pub(super) fn folder() -> PathBuf {
+pub(crate) fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../recordings/v15")
 }
 
@@ -28,7 +28,7 @@ pub(super) fn json(path: &str) -> Value {
 }
 
 /// Every recorded call of a run, in order.
-pub(super) fn calls(run: &str) -> Vec<Value> {
+pub(crate) fn calls(run: &str) -> Vec<Value> {
     let mut files: Vec<_> =
         fs::read_dir(folder().join("runs").join(run).join("rpc")).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -41,7 +41,7 @@ pub(super) fn call(run: &str, number: u64) -> Value {
 }
 
 /// `request` or `response` of a call, decoded.
-pub(super) fn message<M: Message + Default>(call: &Value, side: &str) -> M {
+pub(crate) fn message<M: Message + Default>(call: &Value, side: &str) -> M {
     M::decode(bytes(call, side).as_slice()).unwrap()
 }
 
@@ -51,7 +51,11 @@ pub(super) fn bytes(call: &Value, side: &str) -> Vec<u8> {
 
 /// A cluster of the recorded name with the recorded resources, and a bot that has joined.
 pub(super) fn cluster(bot: &str) -> (Control, Arc<Connection>) {
-    let options = Options { cluster_name: CLUSTER.to_owned(), ..Options::default() };
+    cluster_of(Release::V15, CLUSTER, bot)
+}
+
+pub(super) fn cluster_of(release: Release, name: &str, bot: &str) -> (Control, Arc<Connection>) {
+    let options = Options { cluster_name: name.to_owned(), release, ..Options::default() };
     let control = Control(Arc::new(State::new(options).unwrap()));
     control.add_app("grafana-example", "grafana-example.localhost", "http://127.0.0.1:9300");
     control.add_database("example-server", "postgres", "localhost:5433");

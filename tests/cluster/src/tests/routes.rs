@@ -47,9 +47,9 @@ async fn issue(stand_in: &StandIn, bot: &Identity, route_to_app: Option<RouteToA
         route_to_app,
         ..UserCertsRequest::default()
     };
-    match stand_in.state.options.release {
-        Release::V15 => request.public_key = line,
-        Release::Newest => {
+    match stand_in.state.options.release.is_modern() {
+        false => request.public_key = line,
+        true => {
             request.ssh_public_key = line;
             request.tls_public_key = crate::pki::private_key::pem("PUBLIC KEY", &spki).into_bytes();
         }
@@ -99,20 +99,27 @@ async fn a_second_token_join_of_a_bot_is_refused_by_15() {
 
 #[tokio::test]
 async fn discovery_has_the_recorded_keys() {
-    let stand_in = stand_in(Release::V15).await;
-    let port = stand_in.proxy_addr().port();
-    let proxy = http(&web_root(&stand_in), "localhost", port);
     fn keys(value: &Value, prefix: &str) -> Vec<String> {
         value.as_object().map_or_else(
             || vec![prefix.to_owned()],
             |object| object.iter().flat_map(|(key, value)| keys(value, &format!("{prefix}/{key}"))).collect(),
         )
     }
-    for name in ["find", "ping"] {
+    for (release, file) in
+        [(Release::V15, "http/find.json"), (Release::V15, "http/ping.json"), (Release::V12, "../v12/http/find.json")]
+    {
+        let stand_in = stand_in(release).await;
+        let port = stand_in.proxy_addr().port();
+        let proxy = http(&web_root(&stand_in), "localhost", port);
+        let name = if file.ends_with("ping.json") { "ping" } else { "find" };
         let url = format!("https://localhost:{port}/v1/webapi/{name}");
         let answer: Value = proxy.get(url).send().await.unwrap().json().await.unwrap();
-        assert_eq!(keys(&answer, ""), keys(&recorded::json(&format!("http/{name}.json")), ""));
+        let (ours, recorded) = (keys(&answer, ""), keys(&recorded::json(file), ""));
+        assert_eq!(ours, recorded, "{file}");
     }
+    let stand_in = stand_in(Release::V15).await;
+    let port = stand_in.proxy_addr().port();
+    let proxy = http(&web_root(&stand_in), "localhost", port);
     let login = proxy.get(format!("https://localhost:{port}/elsewhere")).send().await.unwrap();
     assert_eq!((login.status().as_u16(), &login.headers()["location"]), (302, &"/web/login".parse().unwrap()));
 }

@@ -1,0 +1,129 @@
+//! Every release × door: what an authenticated client asks for.
+
+mod client;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{DOORS, Method, join};
+use futures::StreamExt;
+use identity::{
+    Clock, Cluster, Health, Heartbeat, Identity, KeyAlgorithm, Order, PrivateKey, ServiceHealth, Session, SystemClock,
+    Target,
+};
+use stand_in::{AuthorityKind, Options, Release, RotationPhase, StandIn};
+
+const TTL: Duration = Duration::from_secs(600);
+
+async fn stand_in(release: Release) -> StandIn {
+    let stand_in =
+        StandIn::start(Options { release, session_tick: Duration::ZERO, ..Options::default() }).await.unwrap();
+    let control = stand_in.control();
+    control.add_app("greeter", "greeter.localhost", "http://127.0.0.1:1");
+    control.add_database("orders", "postgres", "127.0.0.1:1");
+    stand_in
+}
+
+async fn enter(stand_in: &StandIn, door: client::Door, bot: &str) -> (Arc<Identity>, Arc<dyn Session>) {
+    stand_in.control().add_bot_token(bot, bot, &["machine"]);
+    let client = client::client(stand_in, door);
+    let identity = join(&client, &Method::secret(), bot).await.unwrap();
+    (identity.clone(), client.connect(identity).await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_release_serves_outputs_authorities_and_renewals() {
+    for release in Release::ALL {
+        let stand_in = stand_in(release).await;
+        for (door, bot) in DOORS.into_iter().zip(["direct", "routed"]) {
+            let (_, session) = enter(&stand_in, door, bot).await;
+            let authorities = session.authorities().await.unwrap_or_else(|e| panic!("{release:?} {door:?}: {e}"));
+            for kind in [&authorities.host, &authorities.user, &authorities.database] {
+                assert_eq!(kind[0].cluster, stand_in.cluster_name(), "{release:?}");
+                assert!(kind[0].tls_certificates[0].starts_with("-----BEGIN CERTIFICATE"), "{release:?}");
+            }
+            assert!(authorities.host[0].ssh_keys[0].starts_with("ssh-") && authorities.database[0].ssh_keys.is_empty());
+            let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+            let targets = [
+                (Target::Application("greeter".into()), "1.10", "greeter"),
+                (
+                    Target::Database { service: "orders".into(), username: "u".into(), database: "d".into() },
+                    "2.1",
+                    "orders",
+                ),
+            ];
+            for (target, oid, value) in targets {
+                let order = Order { target, roles: vec![], ttl: TTL, key: key.public_key().clone() };
+                let issued = session.issue(&order).await.unwrap_or_else(|e| panic!("{release:?} {door:?}: {e}"));
+                assert_eq!(issued.tls.subject.attribute(oid), Some(value), "{release:?}");
+                if oid == "1.10" {
+                    assert!(issued.tls.subject.attribute("1.4").is_some(), "{release:?}: no session");
+                }
+            }
+            session.renew(key.public_key(), TTL).await.unwrap();
+            assert_eq!(stand_in.control().generation(bot), 2, "{release:?}");
+        }
+        let control = stand_in.control();
+        assert_eq!(control.calls("CreateAppSession") > 0, release < Release::V17, "{release:?}");
+        assert_eq!(control.calls("GetCertAuthorities") > 0, release > Release::V12, "{release:?}");
+        assert_eq!(control.calls("GET /v2/authorities/host"), if release == Release::V12 { 2 } else { 0 });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_reach_clusters_that_listen() {
+    let unhealthy = |reason: &str| Health::Unhealthy(reason.to_owned());
+    let service = |name: &str, health| {
+        let (kind, name) = ("application".to_owned(), name.to_owned());
+        ServiceHealth { kind, name, health, since: SystemClock.now() }
+    };
+    let heartbeat = Heartbeat {
+        is_startup: true,
+        hostname: "machine".to_owned(),
+        uptime: Duration::from_secs(7),
+        join_method: "token".to_owned(),
+        one_shot: false,
+        services: vec![service("good", Health::Healthy), service(&"x".repeat(99), unhealthy(&"é".repeat(300)))],
+    };
+    for release in Release::ALL {
+        let stand_in = stand_in(release).await;
+        let (_, session) = enter(&stand_in, client::Door::Proxy, "robot").await;
+        assert_eq!(session.heartbeat(&heartbeat).await.unwrap(), release >= Release::V17, "{release:?}");
+        let heard = stand_in.control().heartbeats();
+        assert_eq!(heard.len(), usize::from(release >= Release::V17));
+        for said in heard {
+            assert!(said.is_startup && !said.one_shot && said.user == "bot-robot" && said.join_method == "token");
+            assert_eq!(said.services[0], ("application".into(), "good".into(), "HEALTHY".into(), String::new()));
+            assert_eq!((said.services[1].1.len(), said.services[1].3.len()), (64, 256));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotations_of_every_authority_are_announced_and_both_keys_trusted_meanwhile() {
+    for release in [Release::V15, Release::Newest] {
+        let stand_in = stand_in(release).await;
+        let control = stand_in.control();
+        let (_, session) = enter(&stand_in, client::Door::Auth, "robot").await;
+        for kind in [AuthorityKind::Host, AuthorityKind::User, AuthorityKind::Db] {
+            let mut steps = session.rotations().await.unwrap();
+            control.rotate(kind, RotationPhase::Init).unwrap();
+            control.rotate(kind, RotationPhase::UpdateClients).unwrap();
+            steps.next().await.unwrap().unwrap();
+            let authorities = session.authorities().await.unwrap();
+            let rotated = match kind {
+                AuthorityKind::Host => &authorities.host,
+                AuthorityKind::User => &authorities.user,
+                _ => &authorities.database,
+            };
+            assert_eq!(rotated[0].tls_certificates.len(), 2, "{release:?} {kind:?}");
+            control.rotate(kind, RotationPhase::Rollback).unwrap();
+            steps.next().await.unwrap().unwrap();
+            control.rotate(kind, RotationPhase::Standby).unwrap();
+            steps.next().await.unwrap().unwrap();
+        }
+        // Still the same connection, and a new one by what it learned.
+        let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+        session.renew(key.public_key(), TTL).await.unwrap();
+    }
+}
