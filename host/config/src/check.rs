@@ -6,7 +6,7 @@ use crate::file::Draft;
 use crate::mistake::{Mistakes, Place, Report};
 use crate::onboarding::JOIN_METHODS;
 use crate::section::{did_you_mean, key_name};
-use crate::{Config, Layout, PluginConfig, PluginKind, format_duration, plugin, service};
+use crate::{Config, Layout, PluginConfig, PluginKind, ServerKind, format_duration, plugin, service};
 
 /// Life of certificates unless told otherwise (surface §B.4).
 const DEFAULT_TTL: Duration = Duration::from_secs(60 * 60);
@@ -28,6 +28,9 @@ pub(crate) fn finish(
     let (ttl, renewal_interval) = lifetimes(&draft, &mut report);
     service::finish(&mut draft.outputs, &mut draft.tunnels, draft.oneshot, &mut report);
     plugin::check_names(&draft.plugins, &mut report);
+    draft.newest |= draft.addresses.iter().any(|address| address.kind == ServerKind::Proxy)
+        || !draft.tunnels.is_empty()
+        || draft.outputs.iter().any(|output| output.places.has("name") || output.ttl.is_some());
     let storage = draft.storage.take();
     check_destinations(&draft, storage.as_ref(), &mut report);
     // What was found first may stand further below: people read files from the top.

@@ -32,7 +32,7 @@ pub struct Config {
     pub insecure: bool,
     /// `host:port` for diagnostics.
     pub diag_addr: Option<String>,
-    /// Keys that only the newest schema has are in use: [`Config::to_yaml`] writes that one.
+    /// Something in it has keys of its own in the newest schema: [`Config::to_yaml`] writes that one.
     pub(crate) newest: bool,
     /// What an operator should know and nothing has to stop for.
     pub warnings: Vec<Mistake>,

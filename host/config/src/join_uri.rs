@@ -16,7 +16,8 @@ pub(crate) fn read(text: &str, place: &Place, report: &mut Report) -> Option<(Se
         let (kind, method) = scheme.strip_prefix("tbot+")?.split_once('+')?;
         let kind = match kind {
             "proxy" => ServerKind::Proxy,
-            "auth" => ServerKind::Auth,
+            // As `auth_server`, which the same configuration printed has.
+            "auth" => ServerKind::Either,
             _ => return None,
         };
         let (user, address) = rest.rsplit_once('@')?;
@@ -85,7 +86,7 @@ mod tests {
         assert_eq!(onboarding.token, Some(Token::Literal(Zeroizing::new("na:me".to_owned()))));
         assert_eq!(onboarding.method_config, serde_json::json!({"registration_secret": "a@b"}));
         let (address, onboarding) = parsed("tbot+auth+token://t@[::1]:3025").unwrap();
-        assert_eq!((address.kind, address.port), (ServerKind::Auth, Some(3025)));
+        assert_eq!((address.kind, address.port), (ServerKind::Either, Some(3025)));
         assert_eq!((onboarding.join_method.as_str(), onboarding.method_config.to_string().as_str()), ("token", "{}"));
     }
 

@@ -12,12 +12,13 @@ use crate::section::{Section, Unknown};
 /// Most bytes of a token file: tokens are short, JWTs a few KiB.
 const TOKEN_BYTES: u64 = 64 * 1024;
 /// Every join method that some version of the cluster knows (surface §B.3). Which of them work here, the catalog decides.
-pub(crate) const JOIN_METHODS: [&str; 16] = [
+pub(crate) const JOIN_METHODS: [&str; 17] = [
     "azure",
     "azure_devops",
     "bitbucket",
     "bound_keypair",
     "circleci",
+    "ec2",
     "env0",
     "gcp",
     "github",

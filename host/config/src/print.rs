@@ -16,13 +16,9 @@ impl Config {
         root.insert("version".to_owned(), json!("v2"));
         root.insert("onboarding".to_owned(), onboarding(&self.onboarding));
         root.insert("storage".to_owned(), destination(&self.storage));
-        let newest = self.newest
-            || self.address.kind == ServerKind::Proxy
-            || !self.tunnels.is_empty()
-            || self.outputs.iter().any(|output| output.places.has("name") || output.ttl.is_some());
         let services: Vec<Value> = self.outputs.iter().map(output).chain(self.tunnels.iter().map(tunnel)).collect();
         if !services.is_empty() {
-            root.insert(if newest { "services" } else { "outputs" }.to_owned(), services.into());
+            root.insert(if self.newest { "services" } else { "outputs" }.to_owned(), services.into());
         }
         if !self.plugins.is_empty() {
             root.insert("plugins".to_owned(), self.plugins.iter().map(plugin).collect());
@@ -30,7 +26,7 @@ impl Config {
         root.insert("debug".to_owned(), self.debug.into());
         let address = if self.address.kind == ServerKind::Proxy { "proxy_server" } else { "auth_server" };
         root.insert(address.to_owned(), self.address.text.as_str().into());
-        let ttl = if newest { "credential_ttl" } else { "certificate_ttl" };
+        let ttl = if self.newest { "credential_ttl" } else { "certificate_ttl" };
         root.insert(ttl.to_owned(), format_duration(self.ttl).into());
         root.insert("renewal_interval".to_owned(), format_duration(self.renewal_interval).into());
         root.insert("oneshot".to_owned(), self.oneshot.into());

@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use config::{Config, DestinationConfig, Flags, Mistakes, ServerKind, Token, parse};
+use config::{
+    Config, DestinationConfig, DestinationFlags, Flags, Mistakes, Reader, ServerKind, ServiceFlags, Token, configure,
+    parse,
+};
 use zeroize::Zeroizing;
 
 const FILE: &str = "\
@@ -169,4 +172,95 @@ fn the_environment_stands_in_for_flags_that_say_nothing() {
     let config = parse(None, &flags, &variables).unwrap();
     assert_eq!((config.address.text.as_str(), config.address.kind), ("flag:1", ServerKind::Proxy));
     assert_eq!(config.onboarding.token, Some(Token::File("/etc/token".into())));
+}
+
+fn directory(uri: &str) -> DestinationFlags {
+    DestinationFlags { destination: uri.to_owned(), ..DestinationFlags::default() }
+}
+
+#[test]
+fn a_service_replaces_those_of_the_file() {
+    let destination = DestinationFlags { reader_groups: vec!["33".to_owned()], ..directory("file:///only") };
+    let service = ServiceFlags::Database {
+        destination,
+        service: "s".to_owned(),
+        username: "u".to_owned(),
+        database: "d".to_owned(),
+        format: some("mongo"),
+    };
+    let (config, warnings) = over_file(Flags { service: Some(service), ..Flags::default() });
+    assert_eq!((config.outputs.len(), config.tunnels.len()), (1, 0));
+    let output = &config.outputs[0];
+    assert_eq!((output.name.as_str(), output.kind.as_str()), ("database-1", "database"));
+    let options = serde_json::json!({"format": "mongo", "service": "s", "database": "d", "username": "u"});
+    assert_eq!(serde_json::Value::Object(output.options.clone()), options);
+    let DestinationConfig::Directory { path, readers, .. } = &output.destination else { panic!("no directory") };
+    assert_eq!((path.to_str(), readers), (Some("/only"), &vec![Reader::Group("33".to_owned())]));
+    assert!(
+        warnings[0].starts_with("CLI parameters are overriding output services configured in t.yaml"),
+        "{warnings:?}"
+    );
+
+    let tunnel = ServiceFlags::ApplicationTunnel { listen: "tcp://127.0.0.1:80".to_owned(), app: "a".to_owned() };
+    let (config, _) = over_file(Flags { service: Some(tunnel), ..Flags::default() });
+    assert_eq!((config.outputs.len(), config.tunnels[0].name.as_str()), (0, "application-tunnel-1"));
+    let (config, _) = over_file(Flags { service: Some(ServiceFlags::Noop), ..Flags::default() });
+    assert_eq!((config.outputs.len(), config.tunnels.len()), (0, 0));
+}
+
+#[test]
+fn wrong_services_are_named_by_their_flags() {
+    let identity = |destination| ServiceFlags::Identity { destination, cluster: None, allow_reissue: true };
+    let reader = DestinationFlags { reader_users: vec!["app".to_owned()], ..directory("memory://") };
+    let tunnel = |listen: &str| ServiceFlags::DatabaseTunnel {
+        listen: listen.to_owned(),
+        service: "s".to_owned(),
+        username: String::new(),
+        database: "d".to_owned(),
+    };
+    let application = |app: &str| ServiceFlags::Application {
+        destination: directory("/a"),
+        app: app.to_owned(),
+        specific_tls_extensions: false,
+    };
+    for (service, wanted) in [
+        (identity(directory("")), "--destination: destination path must not be empty"),
+        (identity(directory("s3://a")), "--destination: unrecognized data storage scheme"),
+        (
+            identity(reader),
+            "--destination: --reader-user and --reader-group are only compatible with file destinations",
+        ),
+        (application(""), "--app: must not be empty"),
+        (tunnel("tcp://127.0.0.1:1"), "--username: must not be empty"),
+        (tunnel("127.0.0.1:1"), "--listen: `127.0.0.1:1` is nothing to listen at"),
+    ] {
+        let message =
+            merged(Some(FILE), &Flags { service: Some(service), ..Flags::default() }).unwrap_err().to_string();
+        assert!(message.contains(wanted), "{wanted}: {message}");
+    }
+}
+
+#[test]
+fn a_join_uri_replaces_address_and_onboarding() {
+    let flags =
+        Flags { join_uri: secret("tbot+proxy+gitlab://hunter2:VARIABLE@p.example.com:443"), ..Flags::default() };
+    let (config, warnings) = over_file(flags);
+    assert_eq!((config.address.text.as_str(), config.address.kind), ("p.example.com:443", ServerKind::Proxy));
+    assert_eq!((config.onboarding.join_method.as_str(), config.onboarding.ca_path), ("gitlab", None));
+    assert_eq!(config.onboarding.method_config, serde_json::json!({"token_env_var_name": "VARIABLE"}));
+    assert!(warnings[0].starts_with("CLI parameters are overriding join configuration"), "{warnings:?}");
+    assert!(!warnings[0].contains("hunter2"));
+}
+
+/// Nothing is written that `start` refuses, though the flags alone would be let pass.
+#[test]
+fn configure_writes_only_what_start_takes() {
+    let flags = Flags { auth_server: some("a:1"), join_method: some("token"), token: secret("t"), ..Flags::default() };
+    let (yaml, config) = configure(&flags, &|_| None).unwrap();
+    assert!(yaml.starts_with("# tbot config file generated by `configure` command\nversion: v2\n"), "{yaml}");
+    assert_eq!(config.address.text, "a:1");
+    let pinned = Flags { ca_pins: vec![format!("sha256:{}", "a".repeat(64))], insecure: true, ..flags.clone() };
+    let message = configure(&pinned, &|_| None).unwrap_err().to_string();
+    assert!(message.starts_with("insecure: the option ca-pin is mutually exclusive with --insecure"), "{message}");
+    assert!(configure(&Flags { auth_server: None, ..flags }, &|_| None).is_err());
 }

@@ -99,7 +99,6 @@ fn a_single_mistake_is_named() {
             "outputs[0].destination.layout: invalid layout: \"generation\": did you mean `generations`?",
         ),
         ("storage: {type: directory, path: x, layout: generations}\n", "storage: `layout: generations` is for outputs"),
-        ("outputs: [{type: kubernetes}]\n", "outputs[0].type: `kubernetes` is not supported yet"),
         (
             "services: [{type: application-tunnel, app_name: a, listen: '127.0.0.1:1'}]\n",
             "services[0].listen: `127.0.0.1:1`",
