@@ -56,6 +56,8 @@ pub(crate) enum Command {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Prepare a directory for the bot and its readers
+    Init(Init),
     /// Print the version
     Version,
     /// Compile a plugin: what the agent runs itself as, in a process of its own
@@ -63,7 +65,7 @@ pub(crate) enum Command {
     PluginCompile { input: PathBuf, output: PathBuf },
 }
 
-#[derive(Args)]
+#[derive(Args, Default)]
 #[command(args_override_self = true)]
 pub(crate) struct Start {
     /// Address of the Auth Service, or of a Proxy Service
@@ -104,6 +106,48 @@ pub(crate) struct Start {
     pub(crate) diag_addr: Option<String>,
     #[command(subcommand)]
     pub(crate) service: Option<Service>,
+}
+
+/// `tbot init` (surface §A.8).
+#[derive(Args)]
+#[command(args_override_self = true)]
+pub(crate) struct Init {
+    /// Prepare this directory for an identity output, in place of the configured outputs
+    #[arg(long, value_name = "PATH")]
+    pub(crate) destination_dir: Option<PathBuf>,
+    /// Path of the output to prepare, as the configuration spells it; needed where there are several
+    #[arg(long, value_name = "PATH")]
+    pub(crate) init_dir: Option<PathBuf>,
+    /// Owner of all files [default: the bot user and its group]
+    #[arg(long, value_name = "USER:GROUP")]
+    pub(crate) owner: Option<String>,
+    /// User that the agent runs as
+    #[arg(long, value_name = "USER")]
+    pub(crate) bot_user: Option<String>,
+    /// User that reads the files
+    #[arg(long, value_name = "USER")]
+    pub(crate) reader_user: Option<String>,
+    /// Remove what does not belong there
+    #[arg(long)]
+    pub(crate) clean: bool,
+    /// Address of the Auth Service, where the configuration has none
+    #[arg(short, long, value_name = "HOST:PORT", env = "TELEPORT_AUTH_SERVER")]
+    pub(crate) auth_server: Option<String>,
+    /// Address of the Proxy Service, where the configuration has none
+    #[arg(long, value_name = "HOST:PORT", env = "TELEPORT_PROXY")]
+    pub(crate) proxy_server: Option<String>,
+}
+
+impl Init {
+    /// What it shares with `tbot start`.
+    pub(crate) fn start(&self) -> Start {
+        Start {
+            auth_server: self.auth_server.clone(),
+            proxy_server: self.proxy_server.clone(),
+            destination_dir: self.destination_dir.clone(),
+            ..Start::default()
+        }
+    }
 }
 
 impl Flags {

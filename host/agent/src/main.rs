@@ -2,6 +2,7 @@
 
 mod configure;
 mod flags;
+mod init;
 mod migrate;
 mod signals;
 mod start;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         Command::Start(ref command) => start::start(&flags, command),
         Command::Configure(ref command) => configure::configure(&flags, command),
         Command::Migrate { ref output } => migrate::migrate(&flags, output.as_deref()),
+        Command::Init(ref command) => init::init(&flags, command),
         Command::Version => version(),
         Command::PluginCompile { ref input, ref output } => start::compile(input, output),
     };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use config::Config;
 use identity::SystemClock;
 use renewal::Reload;
+use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
 use crate::flags::{Flags, Start};
@@ -16,13 +17,14 @@ use crate::wiring;
 pub(crate) fn start(flags: &Flags, start: &Start) -> Result<(), String> {
     let config = wiring::configuration(flags, start)?;
     telemetry::init(flags.log_format.into(), config.debug);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        // Two are enough for sockets; what takes CPU (keys, files) runs on blocking threads.
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|e| format!("the runtime cannot be started: {e}"))?;
-    runtime.block_on(run(config))
+    runtime()?.block_on(run(config))
+}
+
+/// Where everything asynchronous runs.
+pub(crate) fn runtime() -> Result<Runtime, String> {
+    // Two threads are enough for sockets; what takes CPU (keys, files) runs on blocking threads.
+    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    built.map_err(|e| format!("the runtime cannot be started: {e}"))
 }
 
 async fn run(config: Config) -> Result<(), String> {
@@ -52,6 +54,6 @@ pub(crate) fn compile(input: &Path, output: &Path) -> Result<(), String> {
     catalog::compile_child(input, output).map_err(|failure| failure.to_string())
 }
 
-fn list(failures: &[identity::Failure]) -> String {
+pub(crate) fn list(failures: &[identity::Failure]) -> String {
     failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n\t")
 }

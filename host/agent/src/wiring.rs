@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use catalog::{Catalog, ThirdParty};
 use cluster::{Address, AddressKind, ClusterConfig, TeleportCluster};
-use config::{Acls, Config, DestinationConfig, Layout, Mistake, OutputConfig, ServerKind, did_you_mean};
+use config::{Config, DestinationConfig, Mistake, OutputConfig, ServerKind, did_you_mean};
 use identity::{Clock, Destination, Failure, FailureKind};
 use renewal::{Bot, BotSettings, OutputJob, OutputSettings, TokenSource};
-use storage::{Directory, Memory, Symlinks};
+use storage::{Acls, Directory, Layout, Memory, Reader, Rules, Symlinks, User};
 use tracing::warn;
 use zeroize::Zeroizing;
 
@@ -98,7 +98,7 @@ pub(crate) async fn bot(config: Config, clock: Arc<dyn Clock>) -> Result<(Bot, L
     Ok((Bot { settings, outputs }, lock))
 }
 
-async fn catalog(config: &Config, private: Option<&Path>) -> Result<Catalog, Vec<Failure>> {
+pub(crate) async fn catalog(config: &Config, private: Option<&Path>) -> Result<Catalog, Vec<Failure>> {
     let third = config.plugins.iter().map(|plugin| ThirdParty {
         name: plugin.name.clone(),
         kind: match plugin.kind {
@@ -139,31 +139,49 @@ async fn job(
     OutputJob::new(settings, catalog).await
 }
 
-fn output_mistake(output: &OutputConfig, failure: Failure) -> Failure {
+pub(crate) fn output_mistake(output: &OutputConfig, failure: Failure) -> Failure {
     // What a plugin says of its configuration begins with the key, where it is about one.
     let key = output.options.keys().find(|key| failure.message.starts_with(key.as_str()));
     invalid(&output.mistake(key.map_or("", String::as_str), failure.message))
 }
 
 fn destination(config: &DestinationConfig) -> Result<Arc<dyn Destination>, Failure> {
-    Ok(match config {
-        DestinationConfig::Memory => Arc::new(Memory::default()),
-        DestinationConfig::Directory { path, symlinks, acls, readers, layout } => {
-            if !readers.is_empty() || *layout != Layout::Plain {
-                let message = "`readers` and `layout: generations` are not supported yet: remove them";
-                return Err(Failure::new(FailureKind::Unsupported, message));
-            }
-            if *acls == Acls::Required {
-                let message = "`acls: required` is not supported yet: ACLs that a directory's files have are kept; set `acls: try`";
-                return Err(Failure::new(FailureKind::Unsupported, message));
-            }
-            let symlinks = match symlinks {
-                config::Symlinks::Insecure => Symlinks::Insecure,
-                config::Symlinks::Secure | config::Symlinks::TrySecure => Symlinks::Secure,
-            };
-            Arc::new(Directory::new(path, symlinks)?)
-        }
+    Ok(match place(config)? {
+        Place::Directory(directory) => Arc::new(directory),
+        Place::Memory(memory) => Arc::new(memory),
     })
+}
+
+/// A destination of a known kind.
+pub(crate) enum Place {
+    Directory(Directory),
+    Memory(Memory),
+}
+
+/// Where a destination's files go. Nothing is touched yet.
+pub(crate) fn place(config: &DestinationConfig) -> Result<Place, Failure> {
+    let DestinationConfig::Directory { path, symlinks, acls, readers, layout } = config else {
+        return Ok(Place::Memory(Memory::default()));
+    };
+    let symlinks = match symlinks {
+        config::Symlinks::Insecure => Symlinks::Insecure,
+        config::Symlinks::Secure | config::Symlinks::TrySecure => Symlinks::Secure,
+    };
+    let acls = match acls {
+        config::Acls::Off => Acls::Off,
+        config::Acls::Try => Acls::Try,
+        config::Acls::Required => Acls::Required,
+    };
+    let reader = |reader: &config::Reader| match reader {
+        config::Reader::User(name) => User::find(name).map(|user| Reader::User(user.uid)),
+        config::Reader::Group(name) => storage::group(name).map(Reader::Group),
+    };
+    let readers = readers.iter().map(reader).collect::<Result<_, _>>().map_err(|e| e.context("`readers`"))?;
+    let layout = match layout {
+        config::Layout::Plain => Layout::Plain,
+        config::Layout::Generations => Layout::Generations,
+    };
+    Directory::new(path, Rules { symlinks, acls, readers, layout }).map(Place::Directory)
 }
 
 fn address(config: &Config) -> Address {

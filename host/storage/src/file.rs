@@ -1,21 +1,20 @@
 //! Single files beneath a handle of their directory: no symlink is followed, and what is not a regular file is not touched.
 
-use std::io::{self, Read, Seek, Write};
+use std::fmt;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt};
-use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, File, MetadataExt, OpenOptions, OpenOptionsExt};
-use rustix::fs::{FallocateFlags, Gid, Mode, OFlags, Uid, XattrFlags};
-use rustix::fs::{fallocate, fchmod, fchown, fgetxattr, fremovexattr, fsetxattr};
+use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, File, FileExt, MetadataExt, OpenOptions, OpenOptionsExt};
+use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, fchmod};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
+use crate::access::Grant;
+use crate::acl::{Acl, READ, SEARCH, WRITE};
+
 /// The largest file that is read back: what a plugin may write at most.
 pub(crate) const READ_BYTES: u64 = 1 << 20;
-/// Where Linux keeps the ACL of a file.
-const ACL: &str = "system.posix_acl_access";
-/// The longest value that Linux keeps there (`XATTR_SIZE_MAX`).
-const ACL_BYTES: usize = 64 << 10;
 const SECRET: Mode = Mode::RUSR.union(Mode::WUSR);
 const PRIVATE: Mode = Mode::RWXU;
 
@@ -26,7 +25,15 @@ pub(crate) fn open_read(folder: &Dir, name: &str) -> io::Result<File> {
 
 /// Opens an existing file to write it; its contents stay for now.
 pub(crate) fn open_write(folder: &Dir, name: &str) -> io::Result<File> {
-    open(folder, name, OpenOptions::new().write(true))
+    open(folder, name, OpenOptions::new().write(true)).and_then(sole)
+}
+
+/// The file, unless it has a second name: then it could be anything on the file system, put here for us to change.
+pub(crate) fn sole(file: File) -> io::Result<File> {
+    match file.metadata()?.nlink() {
+        0 | 1 => Ok(file),
+        names => Err(io::Error::other(format!("it has {names} names (hard links): remove this one"))),
+    }
 }
 
 /// Creates a file, 0600 whatever the umask; it must not exist.
@@ -82,32 +89,10 @@ pub(crate) fn reserve(file: &File, bytes: usize) -> io::Result<()> {
 }
 
 /// Replaces what the file holds, in place and durably.
-pub(crate) fn rewrite(mut file: &File, contents: &[u8]) -> io::Result<()> {
-    file.rewind()?;
-    file.write_all(contents)?;
+pub(crate) fn rewrite(file: &File, contents: &[u8]) -> io::Result<()> {
+    file.write_all_at(contents, 0)?;
     file.set_len(contents.len() as u64)?;
     file.sync_all()
-}
-
-/// Gives `new` the owner, mode and ACL of `old`, as far as this process may: [`alike`] tells.
-pub(crate) fn inherit(old: &File, new: &File) -> io::Result<()> {
-    let had = old.metadata()?;
-    let acl = acl(old)?;
-    // A default ACL of the directory must not add to what was there.
-    let _ = fremovexattr(new, ACL);
-    let _ = fchown(new, Some(Uid::from_raw(had.uid())), Some(Gid::from_raw(had.gid())));
-    fchmod(new, Mode::from_raw_mode(had.mode() & 0o777))?;
-    if let Some(acl) = acl {
-        let _ = fsetxattr(new, ACL, &acl, XattrFlags::empty());
-    }
-    Ok(())
-}
-
-/// Do the same people have the same rights to both files?
-pub(crate) fn alike(one: &File, other: &File) -> io::Result<bool> {
-    let (left, right) = (one.metadata()?, other.metadata()?);
-    let rights = |of: &cap_std::fs::Metadata| (of.uid(), of.gid(), of.mode() & 0o777);
-    Ok(rights(&left) == rights(&right) && acl(one)? == acl(other)?)
 }
 
 /// Directory and name of a path inside a destination.
@@ -117,21 +102,36 @@ pub(crate) fn split(path: &str) -> (Vec<&str>, &str) {
     (parts, name)
 }
 
-/// Walks down, following no symlink. Where `create` says so, what is missing is created, 0700, and its name made durable.
-pub(crate) fn descend(dir: &Dir, parents: &[&str], create: bool) -> io::Result<Dir> {
+/// Walks down, following no symlink.
+pub(crate) fn descend(dir: &Dir, parents: &[&str]) -> io::Result<Dir> {
     let mut folder = dir.try_clone()?;
     for name in parents {
-        folder = match existing(folder.open_dir_nofollow(name)).map_err(|e| named(&e, name))? {
-            Some(found) => found,
-            None if create => {
-                let new = create_private(&folder, name)?;
-                sync(&folder)?;
-                new
-            }
-            None => return Err(io::ErrorKind::NotFound.into()),
-        };
+        folder = folder.open_dir_nofollow(name).map_err(|e| named(e, name))?;
     }
     Ok(folder)
+}
+
+/// As [`descend`]; what is missing is created, 0700 or as the default ACL says, and its name made durable. All get `grant`.
+pub(crate) fn descend_or_create(dir: &Dir, parents: &[&str], grant: &Grant) -> io::Result<Dir> {
+    let mut folder = dir.try_clone()?;
+    for name in parents {
+        folder = match existing(folder.open_dir_nofollow(name)).map_err(|e| named(e, name))? {
+            Some(found) => found,
+            None => create_folder(&folder, name)?,
+        };
+        grant.repair_directory(handle(&folder)?)?;
+    }
+    Ok(folder)
+}
+
+/// Creates a directory, 0700 or as the default ACL says, and makes its name durable; it must not exist.
+pub(crate) fn create_folder(folder: &Dir, name: &str) -> io::Result<Dir> {
+    let new = create_private(folder, name)?;
+    if let Some(acl) = Acl::inherited(handle(folder)?, READ | WRITE | SEARCH)? {
+        acl.give(handle(&new)?)?;
+    }
+    sync(folder)?;
+    Ok(new)
 }
 
 /// Creates a directory, 0700 whatever the umask; it must not exist.
@@ -140,6 +140,29 @@ pub(crate) fn create_private(folder: &Dir, name: &str) -> io::Result<Dir> {
     let new = folder.open_dir_nofollow(name)?;
     fchmod(handle(&new)?, PRIVATE)?;
     Ok(new)
+}
+
+/// Removes what has that name, if anything: a folder with all that is in it.
+pub(crate) fn remove(folder: &Dir, name: &str) -> io::Result<()> {
+    let removed = match existing(folder.symlink_metadata(name))? {
+        Some(found) if found.is_dir() => folder.remove_dir_all(name),
+        Some(_) => folder.remove_file(name),
+        None => Ok(()),
+    };
+    removed.map_err(|e| named(e, name))
+}
+
+/// Adds the paths of all files below `folder`, each behind `prefix`.
+pub(crate) fn list(folder: &Dir, prefix: &str, paths: &mut Vec<String>) -> io::Result<()> {
+    for entry in folder.entries()? {
+        let entry = entry?;
+        let path = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        match entry.file_type()?.is_dir() {
+            true => list(&folder.open_dir_nofollow(entry.file_name())?, &format!("{path}/"), paths)?,
+            false => paths.push(path),
+        }
+    }
+    Ok(())
 }
 
 /// Makes names in `dir` durable.
@@ -154,9 +177,31 @@ pub(crate) fn handle(dir: &Dir) -> io::Result<OwnedFd> {
 }
 
 /// The error with the path in front.
-pub(crate) fn named(error: &io::Error, path: &str) -> io::Error {
-    io::Error::new(error.kind(), format!("`{path}`: {error}"))
+pub(crate) fn named(error: io::Error, path: &str) -> io::Error {
+    io::Error::new(error.kind(), At { path: path.to_owned(), error })
 }
+
+/// What the system said, below all paths in front of it.
+pub(crate) fn errno(error: &io::Error) -> Option<Errno> {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<At>()) {
+        Some(at) => errno(&at.error),
+        None => error.raw_os_error().map(Errno::from_raw_os_error),
+    }
+}
+
+#[derive(Debug)]
+struct At {
+    path: String,
+    error: io::Error,
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: {}", self.path, self.error)
+    }
+}
+
+impl std::error::Error for At {}
 
 fn open(folder: &Dir, name: &str, options: &mut OpenOptions) -> io::Result<File> {
     let regular = |metadata: cap_std::fs::Metadata| match metadata.is_file() {
@@ -170,16 +215,4 @@ fn open(folder: &Dir, name: &str, options: &mut OpenOptions) -> io::Result<File>
     let file = folder.open_with(name, options)?;
     regular(file.metadata()?)?;
     Ok(file)
-}
-
-fn acl(file: &File) -> io::Result<Option<Vec<u8>>> {
-    let mut acl = vec![0; ACL_BYTES];
-    match fgetxattr(file, ACL, &mut acl) {
-        Ok(length) => {
-            acl.truncate(length);
-            Ok(Some(acl))
-        }
-        Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
-        Err(e) => Err(e.into()),
-    }
 }

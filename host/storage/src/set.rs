@@ -8,17 +8,20 @@
 //! The directory itself is locked meanwhile, so that two processes, or two outputs, do not take each other's work for a crash.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use cap_fs_ext::DirExt;
 use cap_std::fs::{Dir, File, MetadataExt};
 use identity::OutputFile;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, flock, renameat};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use crate::file::{self, descend, existing, named, split, sync};
+use crate::access::{Access, Grant};
+use crate::acl::{Acl, READ, WRITE};
+use crate::file::{self, descend, descend_or_create, existing, handle, named, split, sync};
+use crate::generations::Generations;
 
 const STAGED: &str = ".tbot-staged";
 const COMMIT: &str = ".tbot-commit";
@@ -27,9 +30,10 @@ const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// How often is looked whether it is over.
 const LOCK_POLL: Duration = Duration::from_millis(20);
 
-/// A directory, and what happens between the steps of a switch: nothing, or a test's crash.
+/// A directory, what its files are given, and what happens between the steps of a switch: nothing, or a test's crash.
 pub(crate) struct Set<'a> {
     pub(crate) dir: &'a Dir,
+    pub(crate) grant: &'a Grant,
     pub(crate) step: &'a dyn Fn(&str) -> io::Result<()>,
 }
 
@@ -48,11 +52,12 @@ impl Set<'_> {
     pub(crate) fn write(&self, files: &[OutputFile]) -> io::Result<Switched> {
         let _lock = self.lock()?;
         self.clean_up()?;
+        Generations(self).settle()?;
         let staged = match file::create_private(self.dir, STAGED) {
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 return self.write_in_place(files).map(|()| Switched::InPlace);
             }
-            created => created.map_err(|e| named(&e, STAGED))?,
+            created => created.map_err(|e| named(e, STAGED))?,
         };
         self.stage(&staged, files).inspect_err(|_| drop(self.dir.remove_dir_all(STAGED)))?;
         self.complete(files)
@@ -74,14 +79,22 @@ impl Set<'_> {
         if self.dir.symlink_metadata(COMMIT).is_ok() {
             self.recover()?;
         }
-        let (parents, name) = split(path);
-        let opened = descend(self.dir, &parents, false).and_then(|folder| file::open_read(&folder, name));
-        let opened = existing(opened).map_err(|e| named(&e, path))?;
-        opened.map(|opened| file::contents(opened).map_err(|e| named(&e, path))).transpose()
+        let opened = existing(self.open(path)).map_err(|e| named(e, path))?;
+        opened.map(|opened| file::contents(opened).map_err(|e| named(e, path))).transpose()
     }
 
-    fn lock(&self) -> io::Result<Option<OwnedFd>> {
-        let handle = file::handle(self.dir)?;
+    /// Opens a file of the set to read it, in whichever layout it lies.
+    pub(crate) fn open(&self, path: &str) -> io::Result<File> {
+        let (parents, name) = split(path);
+        match Generations(self).of(parents.first().copied().unwrap_or(name))? {
+            Some(generation) => file::open_read(&descend(&generation, &parents)?, name),
+            None => file::open_read(&descend(self.dir, &parents)?, name),
+        }
+    }
+
+    /// Waits for other switches in this directory; `None` where the file system locks no directories.
+    pub(crate) fn lock(&self) -> io::Result<Option<OwnedFd>> {
+        let handle = handle(self.dir)?;
         let end = Instant::now() + LOCK_WAIT;
         loop {
             match flock(&handle, FlockOperation::NonBlockingLockExclusive) {
@@ -97,21 +110,43 @@ impl Set<'_> {
         }
     }
 
-    fn clean_up(&self) -> io::Result<()> {
-        if let Ok(found) = self.dir.symlink_metadata(STAGED) {
-            let removed = if found.is_dir() { self.dir.remove_dir_all(STAGED) } else { self.dir.remove_file(STAGED) };
-            removed.map_err(|e| named(&e, STAGED))?;
-        }
+    /// As [`Set::recover`], with the lock held.
+    pub(crate) fn clean_up(&self) -> io::Result<()> {
+        file::remove(self.dir, STAGED)?;
         match self.dir.symlink_metadata(COMMIT) {
             Ok(_) => self.complete(&[]).map(drop),
             Err(_) => Ok(()),
         }
     }
 
+    /// Writes a new file durably, with the rights that `old` has, or that the folder `place` gives, or that readers are to have.
+    /// `false` where it cannot have the owner of `old`: then `old` has to be rewritten.
+    pub(crate) fn create(
+        &self,
+        folder: &Dir,
+        name: &str,
+        contents: &[u8],
+        old: Option<&Access>,
+        place: &Dir,
+    ) -> io::Result<bool> {
+        let new = file::create(folder, name)?;
+        file::reserve(&new, contents.len())?;
+        match old {
+            Some(old) => old.give(&new)?,
+            None => Acl::inherited(handle(place)?, READ | WRITE)?.map_or(Ok(()), |acl| acl.give(&new))?,
+        }
+        if let Some(acl) = self.grant.file(Access::of(&new)?.uid) {
+            acl.give(&new)?;
+        }
+        file::rewrite(&new, contents)?;
+        sync(folder)?;
+        old.map_or(Ok(true), |old| old.owns(&new))
+    }
+
     fn stage(&self, staged: &Dir, files: &[OutputFile]) -> io::Result<()> {
         for file in files {
             (self.step)("stage")?;
-            self.stage_file(staged, file).map_err(|e| named(&e, file.path.as_str()))?;
+            self.stage_file(staged, file).map_err(|e| named(e, file.path.as_str()))?;
         }
         sync(staged)?;
         (self.step)("commit")?;
@@ -122,34 +157,29 @@ impl Set<'_> {
 
     fn stage_file(&self, staged: &Dir, file: &OutputFile) -> io::Result<()> {
         let (parents, name) = split(file.path.as_str());
-        let folder = descend(staged, &parents, true)?;
-        let new = file::create(&folder, name)?;
-        file::reserve(&new, file.contents.len())?;
+        let folder = descend_or_create(staged, &parents, &Grant::default())?;
         // Here, not after the commit: it may fail.
-        let target = descend(self.dir, &parents, true)?;
-        if let Some(old) = existing(file::open_read(&target, name))? {
-            file::inherit(&old, &new)?;
-            if !file::alike(&old, &new)? {
-                file::reserve(&file::open_write(&target, name)?, file.contents.len())?;
-            }
+        let target = descend_or_create(self.dir, &parents, self.grant)?;
+        let old = existing(file::open_read(&target, name))?.map(Access::of).transpose()?;
+        if !self.create(&folder, name, &file.contents, old.as_ref(), &target)? {
+            file::reserve(&file::open_write(&target, name)?, file.contents.len())?;
         }
-        file::rewrite(&new, &file.contents)?;
-        sync(&folder)
+        Ok(())
     }
 
     /// Moves what was committed into place, in the order of `files`, back to back.
     fn complete(&self, files: &[OutputFile]) -> io::Result<Switched> {
-        let commit = self.own_commit().map_err(|e| named(&e, COMMIT))?;
+        let commit = self.own(COMMIT).map_err(|e| named(e, COMMIT))?;
         let mut paths = Vec::new();
-        list(&commit, "", &mut paths)?;
+        file::list(&commit, "", &mut paths)?;
         paths.sort_by_key(|path| files.iter().position(|file| file.path.as_str() == path));
         let moves: io::Result<Vec<_>> =
-            paths.iter().map(|path| Move::plan(&commit, self.dir, path).map_err(|e| named(&e, path))).collect();
+            paths.iter().map(|path| self.plan(&commit, path).map_err(|e| named(e, path))).collect();
         let moves = moves?;
         let mut switched = Switched::Whole;
         for (one, path) in moves.iter().zip(&paths) {
             (self.step)("place")?;
-            if one.perform().map_err(|e| named(&e, path))? == Switched::InPlace {
+            if self.perform(one).map_err(|e| named(e, path))? == Switched::InPlace {
                 switched = Switched::InPlace;
             }
         }
@@ -162,32 +192,62 @@ impl Set<'_> {
         Ok(switched)
     }
 
-    /// The committed folder, if it is one that we, or the owner of the directory, have made.
-    fn own_commit(&self) -> io::Result<Dir> {
-        let commit = self.dir.open_dir_nofollow(COMMIT)?;
-        let (found, around) = (commit.dir_metadata()?, self.dir.dir_metadata()?);
+    /// A folder of ours, if it is one that we, or the owner of the directory, have made.
+    pub(crate) fn own(&self, name: &str) -> io::Result<Dir> {
+        let folder = self.dir.open_dir_nofollow(name)?;
+        let (found, around) = (folder.dir_metadata()?, self.dir.dir_metadata()?);
         let trusted = [rustix::process::geteuid().as_raw(), around.uid()].contains(&found.uid());
         match trusted && found.mode() & 0o022 == 0 {
-            true => Ok(commit),
+            true => Ok(folder),
             false => Err(io::Error::other(format!("not made by this user but by uid {}: remove it", found.uid()))),
         }
+    }
+
+    fn plan(&self, commit: &Dir, path: &str) -> io::Result<Move> {
+        let (parents, name) = split(path);
+        let (from, to) = (descend(commit, &parents)?, descend_or_create(self.dir, &parents, self.grant)?);
+        let how = match existing(file::open_read(&to, name))? {
+            Some(old) if !Access::of(&old)?.owns(&file::open_read(&from, name)?)? => Switched::InPlace,
+            _ => Switched::Whole,
+        };
+        Ok(Move { from, to, name: name.to_owned(), how })
+    }
+
+    fn perform(&self, Move { from, to, name, how }: &Move) -> io::Result<Switched> {
+        if *how == Switched::Whole {
+            match renameat(from.as_fd(), name, to.as_fd(), name) {
+                // A file that is itself a mount, or another's in a sticky directory, can be rewritten only.
+                Err(Errno::PERM | Errno::ACCESS | Errno::BUSY) => {}
+                done => return Ok(done.map(|()| Switched::Whole)?),
+            }
+        }
+        let contents = file::contents(file::open_read(from, name)?)?;
+        self.rewrite(&file::open_write(to, name)?, &contents)?;
+        from.remove_file(name)?;
+        Ok(Switched::InPlace)
     }
 
     /// Rewrites files in their places: for a directory that is not ours, holding files that are. Not safe against a crash.
     fn write_in_place(&self, files: &[OutputFile]) -> io::Result<()> {
         let open = |file: &OutputFile| {
             let (parents, name) = split(file.path.as_str());
-            let target = descend(self.dir, &parents, false).and_then(|folder| file::open_write(&folder, name))?;
+            let target = descend(self.dir, &parents).and_then(|folder| file::open_write(&folder, name))?;
             file::reserve(&target, file.contents.len())?;
             Ok(target)
         };
         let targets: io::Result<Vec<File>> =
-            files.iter().map(|file| open(file).map_err(|e: io::Error| named(&e, file.path.as_str()))).collect();
+            files.iter().map(|file| open(file).map_err(|e: io::Error| named(e, file.path.as_str()))).collect();
         // All could be opened and have room: only now the first is touched.
         for (target, file) in targets?.iter().zip(files) {
-            file::rewrite(target, &file.contents).map_err(|e| named(&e, file.path.as_str()))?;
+            self.rewrite(target, &file.contents).map_err(|e| named(e, file.path.as_str()))?;
         }
         Ok(())
+    }
+
+    fn rewrite(&self, target: &File, contents: &[u8]) -> io::Result<()> {
+        self.grant.repair_file(target)?;
+        file::reserve(target, contents.len())?;
+        file::rewrite(target, contents)
     }
 }
 
@@ -199,47 +259,6 @@ struct Move {
     how: Switched,
 }
 
-impl Move {
-    fn plan(commit: &Dir, dir: &Dir, path: &str) -> io::Result<Self> {
-        let (parents, name) = split(path);
-        let (from, to) = (descend(commit, &parents, false)?, descend(dir, &parents, true)?);
-        let how = match existing(file::open_read(&to, name))? {
-            Some(old) if !file::alike(&old, &file::open_read(&from, name)?)? => Switched::InPlace,
-            _ => Switched::Whole,
-        };
-        Ok(Self { from, to, name: name.to_owned(), how })
-    }
-
-    fn perform(&self) -> io::Result<Switched> {
-        let Self { from, to, name, how } = self;
-        if *how == Switched::Whole {
-            match from.rename(name, to, name) {
-                // A file that is itself a mount, or another's in a sticky directory, can be rewritten only.
-                Err(e) if matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ResourceBusy) => {}
-                done => return done.map(|()| Switched::Whole),
-            }
-        }
-        let contents = file::contents(file::open_read(from, name)?)?;
-        let target = file::open_write(to, name)?;
-        file::reserve(&target, contents.len())?;
-        file::rewrite(&target, &contents)?;
-        from.remove_file(name)?;
-        Ok(Switched::InPlace)
-    }
-}
-
-fn list(folder: &Dir, prefix: &str, paths: &mut Vec<String>) -> io::Result<()> {
-    for entry in folder.entries()? {
-        let entry = entry?;
-        let path = format!("{prefix}{}", entry.file_name().to_string_lossy());
-        match entry.file_type()?.is_dir() {
-            true => list(&folder.open_dir_nofollow(entry.file_name())?, &format!("{path}/"), paths)?,
-            false => paths.push(path),
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
@@ -249,6 +268,8 @@ mod tests {
     use identity::RelativePath;
 
     use super::*;
+
+    const NONE: Grant = Grant { readers: Vec::new(), required: false };
 
     fn files(generation: &str) -> Vec<OutputFile> {
         let file = |path: &str| OutputFile {
@@ -280,14 +301,14 @@ mod tests {
         let (mut old, mut new) = (0, 0);
         for crash in 0..64 {
             let (_keep, dir) = folder();
-            let calm = Set { dir: &dir, step: &|_| Ok(()) };
+            let calm = Set { dir: &dir, grant: &NONE, step: &|_| Ok(()) };
             calm.write(&files("one")).unwrap();
             let left = Cell::new(crash);
             let step = |_: &str| {
                 left.set(left.get() - 1);
                 if left.get() < 0 { Err(io::Error::other("crash")) } else { Ok(()) }
             };
-            let doomed = Set { dir: &dir, step: &step };
+            let doomed = Set { dir: &dir, grant: &NONE, step: &step };
             // Not `write`: a process that is killed cleans nothing up.
             let staged = file::create_private(&dir, STAGED).unwrap();
             let wanted = files("two");
@@ -310,10 +331,11 @@ mod tests {
     #[test]
     fn a_failure_before_the_commit_leaves_no_trace() {
         let (keep, dir) = folder();
-        let calm = Set { dir: &dir, step: &|_| Ok(()) };
+        let calm = Set { dir: &dir, grant: &NONE, step: &|_| Ok(()) };
         calm.write(&files("one")).unwrap();
         let full = Set {
             dir: &dir,
+            grant: &NONE,
             step: &|step| if step == "commit" { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) },
         };
         assert_eq!(full.write(&files("two")).unwrap_err().kind(), io::ErrorKind::StorageFull);
@@ -326,20 +348,20 @@ mod tests {
     fn files_change_in_the_order_of_the_output() {
         for kept in 0..4 {
             let (_keep, dir) = folder();
-            Set { dir: &dir, step: &|_| Ok(()) }.write(&files("one")).unwrap();
+            Set { dir: &dir, grant: &NONE, step: &|_| Ok(()) }.write(&files("one")).unwrap();
             let left = Cell::new(kept);
             let step = |step: &str| match step {
                 "place" if left.replace(left.get() - 1) == 0 => Err(io::Error::other("crash")),
                 _ => Ok(()),
             };
-            Set { dir: &dir, step: &step }.write(&files("two")).unwrap_err();
+            Set { dir: &dir, grant: &NONE, step: &step }.write(&files("two")).unwrap_err();
             let words = |(at, file): (usize, &OutputFile)| {
                 let text = dir.read_to_string(file.path.as_str()).unwrap();
                 assert_eq!(text.ends_with("two"), (at as i32) < kept, "{kept}: {text}");
             };
             files("").iter().enumerate().for_each(words);
             // A reader that asks us never sees the mixture.
-            assert_eq!(generation(&Set { dir: &dir, step: &|_| Ok(()) }), ["two"]);
+            assert_eq!(generation(&Set { dir: &dir, grant: &NONE, step: &|_| Ok(()) }), ["two"]);
         }
     }
 
@@ -352,21 +374,21 @@ mod tests {
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 let dir = Dir::open_ambient_dir(keep.path(), ambient_authority()).unwrap();
-                Set { dir: &dir, step: &|_| Ok(()) }.write(&files("one")).unwrap()
+                Set { dir: &dir, grant: &NONE, step: &|_| Ok(()) }.write(&files("one")).unwrap()
             });
             std::thread::sleep(LOCK_POLL * 5);
             assert!(!writer.is_finished() && dir.symlink_metadata(STAGED).is_ok());
             drop(other);
             assert_eq!(writer.join().unwrap(), Switched::Whole);
         });
-        assert_eq!(generation(&Set { dir: &dir, step: &|_| Ok(()) }), ["one"]);
+        assert_eq!(generation(&Set { dir: &dir, grant: &NONE, step: &|_| Ok(()) }), ["one"]);
     }
 
     #[test]
     fn a_commit_that_is_not_ours_is_refused() {
         for hostile in ["symlink", "writable", "file"] {
             let (keep, dir) = folder();
-            let set = Set { dir: &dir, step: &|_| Ok(()) };
+            let set = Set { dir: &dir, grant: &NONE, step: &|_| Ok(()) };
             set.write(&files("one")).unwrap();
             let outside = tempfile::tempdir().unwrap();
             std::fs::write(outside.path().join("key"), "planted").unwrap();
@@ -390,7 +412,7 @@ mod tests {
     fn what_lies_in_the_way_of_staging_is_removed() {
         let (keep, dir) = folder();
         rustix::fs::mkfifoat(rustix::fs::CWD, keep.path().join(STAGED), rustix::fs::Mode::RUSR).unwrap();
-        let set = Set { dir: &dir, step: &|_| Ok(()) };
+        let set = Set { dir: &dir, grant: &NONE, step: &|_| Ok(()) };
         set.write(&files("one")).unwrap();
         assert_eq!(generation(&set), ["one"]);
     }
@@ -398,7 +420,7 @@ mod tests {
     #[test]
     fn what_an_operator_prepared_keeps_its_mode() {
         let (keep, dir) = folder();
-        let set = Set { dir: &dir, step: &|_| Ok(()) };
+        let set = Set { dir: &dir, grant: &NONE, step: &|_| Ok(()) };
         std::fs::write(keep.path().join("key"), "").unwrap();
         std::fs::set_permissions(keep.path().join("key"), PermissionsExt::from_mode(0o640)).unwrap();
         set.write(&files("one")).unwrap();
@@ -413,7 +435,7 @@ mod tests {
             let outside = tempfile::tempdir().unwrap();
             let victim = outside.path().join("victim");
             std::fs::write(&victim, "precious").unwrap();
-            let set = Set { dir: &dir, step: &|_| Ok(()) };
+            let set = Set { dir: &dir, grant: &NONE, step: &|_| Ok(()) };
             set.write(&files("one")).unwrap();
             let key = keep.path().join("key");
             match hostile {

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use identity::{Destination, OutputFile, RelativePath};
-use storage::{Directory, Symlinks};
+use storage::{Directory, Rules};
 use zeroize::Zeroizing;
 
 const FILES: [&str; 4] = ["key", "tlscert", "cockroach/node.key", "cockroach/node.crt"];
@@ -24,7 +24,7 @@ fn set(generation: usize) -> Vec<OutputFile> {
 }
 
 fn directory(folder: &Path) -> Directory {
-    Directory::new(folder, Symlinks::Secure).unwrap()
+    Directory::new(folder, Rules::default()).unwrap()
 }
 
 /// This binary again, running only the ignored test `body` in `folder`; its first line says that it is under way.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use identity::{Destination, FailureKind, OutputFile, RelativePath};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
-use storage::{Directory, Memory, Symlinks};
+use storage::{Directory, Memory, Rules};
 use zeroize::Zeroizing;
 
 const ACL: &str = "system.posix_acl_access";
@@ -16,7 +16,7 @@ fn file(path: &str, contents: Vec<u8>) -> OutputFile {
 }
 
 fn directory(folder: &Path) -> Directory {
-    Directory::new(folder, Symlinks::Secure).unwrap()
+    Directory::new(folder, Rules::default()).unwrap()
 }
 
 /// A reader that knows nothing of us: it opens files by name, at any moment.
