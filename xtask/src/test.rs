@@ -9,7 +9,13 @@ use anyhow::{Context, Result, ensure};
 use crate::{cargo, plugins, programs};
 
 pub(crate) fn test(root: &Path) -> Result<()> {
-    programs(&[("cc", "build-essential"), ("openssl", "openssl"), ("curl", "curl"), ("ssh-keygen", "openssh-client")])?;
+    programs(&[
+        ("cc", "build-essential"),
+        ("openssl", "openssl"),
+        ("curl", "curl"),
+        ("ssh-keygen", "openssh-client"),
+        ("systemd-analyze", "systemd"),
+    ])?;
     plugins::build(root, false)?;
     let mut counts = Counts::default();
     let checks: [(&str, &str, &[&str]); 2] = [

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::configure::{Configure, Service};
 
@@ -58,6 +58,28 @@ pub(crate) enum Command {
     },
     /// Prepare a directory for the bot and its readers
     Init(Init),
+    /// Check configuration, plugins and destinations without a network; exit status 1 on any mistake
+    Validate(Report),
+    /// Show what would be asked of the cluster and written where, without asking
+    Plan(Report),
+    /// Make this machine run the agent
+    #[command(subcommand)]
+    Install(Install),
+    /// Wait until a running agent, or one of its services, is healthy
+    Wait(Wait),
+    /// Copy this program, for container images that have none
+    CopyBinaries {
+        /// Directory to copy to; created where it is missing
+        directory: PathBuf,
+    },
+    /// Print a shell's completion script
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    #[command(hide = true)]
+    ManPage,
     /// Print the version
     Version,
     /// Compile a plugin: what the agent runs itself as, in a process of its own
@@ -104,6 +126,9 @@ pub(crate) struct Start {
     /// Address for diagnostics
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub(crate) diag_addr: Option<String>,
+    /// Write the process id here while running
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) service: Option<Service>,
 }
@@ -150,10 +175,75 @@ impl Init {
     }
 }
 
+/// How `validate` and `plan` answer.
+#[derive(Args)]
+#[command(args_override_self = true)]
+pub(crate) struct Report {
+    #[command(flatten)]
+    pub(crate) start: Start,
+    /// How the answer looks
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) format: LogFormat,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Install {
+    /// Write a systemd unit; without --write only show it
+    Systemd(Systemd),
+}
+
+/// `tbot install systemd` (surface §A.14).
+#[derive(Args)]
+#[command(args_override_self = true)]
+pub(crate) struct Systemd {
+    /// Name of the unit
+    #[arg(long, default_value = "tbot")]
+    pub(crate) name: String,
+    /// User that the agent runs as
+    #[arg(long, default_value = "teleport")]
+    pub(crate) user: String,
+    /// Group that the agent runs as
+    #[arg(long, default_value = "teleport")]
+    pub(crate) group: String,
+    /// Where units lie
+    #[arg(long, value_name = "DIR", default_value = "/etc/systemd/system")]
+    pub(crate) systemd_directory: PathBuf,
+    /// Write the unit: without this it is only shown
+    #[arg(long)]
+    pub(crate) write: bool,
+    /// Overwrite a unit with other contents
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Set TELEPORT_ANONYMOUS_TELEMETRY=1; this build reports nothing either way
+    #[arg(long)]
+    pub(crate) anonymous_telemetry: bool,
+    /// File for the process id [default: /run/<NAME>.pid in `PIDFile=`, not written]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Add every restriction of systemd that the agent tolerates; only the configured directories stay writable
+    #[arg(long)]
+    pub(crate) hardened: bool,
+}
+
+/// `tbot wait` (surface §A.13).
+#[derive(Args)]
+#[command(args_override_self = true)]
+pub(crate) struct Wait {
+    /// The running agent's `diag_addr`
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) diag_addr: String,
+    /// Name of one service to wait for, in place of all
+    #[arg(long)]
+    pub(crate) service: Option<String>,
+    /// Give up after this long, such as 30s
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<String>,
+}
+
 impl Flags {
     /// Reads the command line. Help is printed here; so are usage errors, in the original's shape.
     pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, ExitCode> {
-        Self::try_parse_from(arguments).map_err(|error| {
+        Self::try_parse_from(without_negations(arguments)).map_err(|error| {
             if !error.use_stderr() {
                 let _ = error.print();
                 return ExitCode::SUCCESS;
@@ -185,9 +275,49 @@ fn last_line(error: &clap::Error) -> Option<String> {
     }
 }
 
+/// Every switch has a `--no-` form; the last of both wins, as for every flag (surface §A.12).
+fn without_negations(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let switches: Vec<String> = switches(&Flags::command());
+    let mut kept: Vec<OsString> = Vec::new();
+    let mut flags = true;
+    for argument in arguments {
+        flags &= argument != "--";
+        let positive = argument.to_str().and_then(|text| text.strip_prefix("--no-"));
+        match positive.filter(|name| flags && switches.iter().any(|switch| switch == name)) {
+            Some(name) => kept.retain(|earlier| *earlier != *format!("--{name}")),
+            None => kept.push(argument),
+        }
+    }
+    kept
+}
+
+fn switches(command: &clap::Command) -> Vec<String> {
+    let own = command.get_arguments().filter(|argument| matches!(argument.get_action(), clap::ArgAction::SetTrue));
+    let own = own.filter_map(|argument| argument.get_long().map(str::to_owned));
+    own.chain(command.get_subcommands().flat_map(switches)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_switch_has_a_no_form_and_the_last_of_both_wins() {
+        for (line, wanted) in [
+            ("tbot start --oneshot --no-oneshot", false),
+            ("tbot start --no-oneshot --oneshot", true),
+            ("tbot start --no-insecure --oneshot", true),
+        ] {
+            let Command::Start(start) = read(line).command else { panic!("not start") };
+            assert_eq!(start.oneshot, wanted, "{line}");
+        }
+        assert!(Flags::read(["tbot", "start", "--no-token"].map(OsString::from)).is_err());
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Flags::command().debug_assert();
+    }
 
     fn read(line: &str) -> Flags {
         Flags::read(line.split(' ').map(OsString::from)).unwrap_or_else(|_| panic!("refused: {line}"))

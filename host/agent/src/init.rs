@@ -39,7 +39,7 @@ async fn wanted(flags: &Flags, init: &Init) -> Result<(DestinationConfig, Vec<Re
         let files = files(&catalog, "identity", "{}").await.map_err(|e| e.to_string())?;
         return Ok((DestinationConfig::directory(path), files));
     }
-    let config = wiring::configuration(flags, &init.start())?;
+    let config = wiring::configuration(flags, &init.start()).map_err(|mistakes| mistakes.to_string())?;
     for warning in &config.warnings {
         warn!(target: "TBOT", "{warning}");
     }

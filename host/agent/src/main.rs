@@ -1,16 +1,21 @@
 //! `tbot`: short-lived credentials for machines, from a Teleport cluster.
 
 mod configure;
+mod copy;
 mod flags;
 mod init;
+mod inspect;
 mod migrate;
 mod signals;
 mod start;
+mod systemd;
+mod wait;
 mod wiring;
 
 use std::process::ExitCode;
 
-use flags::{Command, Flags};
+use clap::CommandFactory;
+use flags::{Command, Flags, Install};
 
 fn main() -> ExitCode {
     let flags = match Flags::read(std::env::args_os()) {
@@ -22,6 +27,13 @@ fn main() -> ExitCode {
         Command::Configure(ref command) => configure::configure(&flags, command),
         Command::Migrate { ref output } => migrate::migrate(&flags, output.as_deref()),
         Command::Init(ref command) => init::init(&flags, command),
+        Command::Validate(ref report) => inspect::validate(&flags, report),
+        Command::Plan(ref report) => inspect::plan(&flags, report),
+        Command::Install(Install::Systemd(ref command)) => systemd::install(&flags, command),
+        Command::Wait(ref command) => wait::wait(command),
+        Command::CopyBinaries { ref directory } => copy::copy(directory),
+        Command::Completion { shell } => completion(shell),
+        Command::ManPage => man_page(),
         Command::Version => version(),
         Command::PluginCompile { ref input, ref output } => start::compile(input, output),
     };
@@ -37,4 +49,13 @@ fn main() -> ExitCode {
 fn version() -> Result<(), String> {
     println!("tbot v{} git:{} rust", env!("CARGO_PKG_VERSION"), option_env!("TBOT_GIT").unwrap_or("unknown"));
     Ok(())
+}
+
+fn completion(shell: clap_complete::Shell) -> Result<(), String> {
+    clap_complete::generate(shell, &mut Flags::command(), "tbot", &mut std::io::stdout());
+    Ok(())
+}
+
+fn man_page() -> Result<(), String> {
+    clap_mangen::Man::new(Flags::command()).render(&mut std::io::stdout()).map_err(|e| e.to_string())
 }

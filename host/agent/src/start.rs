@@ -1,11 +1,12 @@
 //! `tbot start`: configuration in, a running bot out.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use config::Config;
-use identity::SystemClock;
+use config::{Config, Mistakes};
+use identity::{IDENTITY_SERVICE, SystemClock, Unmonitored};
 use renewal::Reload;
+use telemetry::{Diagnostics, Health};
 use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
@@ -15,8 +16,9 @@ use crate::wiring;
 
 /// Runs until a signal, or in one-shot mode until everything was renewed once.
 pub(crate) fn start(flags: &Flags, start: &Start) -> Result<(), String> {
-    let config = wiring::configuration(flags, start)?;
+    let config = wiring::configuration(flags, start).map_err(|mistakes| mistakes.to_string())?;
     telemetry::init(flags.log_format.into(), config.debug);
+    let _pid_file = start.pid_file.as_deref().map(PidFile::write).transpose()?;
     runtime()?.block_on(run(config))
 }
 
@@ -34,17 +36,24 @@ async fn run(config: Config) -> Result<(), String> {
     for warning in &config.warnings {
         warn!(target: "TBOT", "{warning}");
     }
-    if config.diag_addr.is_some() {
-        warn!(target: "TBOT", "`diag_addr` is not supported yet: no diagnostics are served.");
-    }
     if std::env::var_os("TELEPORT_ANONYMOUS_TELEMETRY").is_some() {
         info!(target: "TBOT", "TELEPORT_ANONYMOUS_TELEMETRY is recognised; this build reports nothing anywhere.");
     }
     info!(target: "TBOT", "Initializing bot identity.");
-    let oneshot = config.oneshot;
-    let (bot, _lock) = wiring::bot(config, Arc::new(SystemClock)).await.map_err(|all| list(&all))?;
-    if oneshot {
+    let clock = Arc::new(SystemClock);
+    let parts = wiring::parts(&config).await.map_err(|all| Mistakes(all).to_string())?;
+    if config.oneshot {
+        let (bot, _lock) = wiring::bot(config, parts, clock, Arc::new(Unmonitored)).await?;
         return bot.oneshot(shutdown).await.map_err(|all| list(&all));
+    }
+    let services = parts.outputs.iter().map(|output| output.name().to_owned());
+    let health = Health::new(services.chain([IDENTITY_SERVICE.to_owned()]), clock.clone());
+    let diagnostics = config.diag_addr.clone();
+    let (bot, _lock) = wiring::bot(config, parts, clock, Arc::new(health.clone())).await?;
+    if let Some(address) = diagnostics {
+        info!(target: "TBOT", "diag_addr configured, diagnostics service will be started.");
+        let bound = Diagnostics::bind(&address, health).await;
+        tokio::spawn(bound.map_err(|e| format!("diag_addr {address} cannot be listened on: {e}"))?.serve());
     }
     bot.run(reload, shutdown).await.map_err(|failure| failure.to_string())
 }
@@ -52,6 +61,23 @@ async fn run(config: Config) -> Result<(), String> {
 /// The body of the process that compiles one plugin for a running agent.
 pub(crate) fn compile(input: &Path, output: &Path) -> Result<(), String> {
     catalog::compile_child(input, output).map_err(|failure| failure.to_string())
+}
+
+/// Holds the process id as long as the agent runs.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn write(path: &Path) -> Result<Self, String> {
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .map_err(|e| format!("--pid-file {} cannot be written: {e}", path.display()))?;
+        Ok(Self(path.to_owned()))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 pub(crate) fn list(failures: &[identity::Failure]) -> String {

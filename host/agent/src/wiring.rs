@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use catalog::{Catalog, ThirdParty};
 use cluster::{Address, AddressKind, ClusterConfig, TeleportCluster};
-use config::{Config, DestinationConfig, Mistake, OutputConfig, ServerKind, did_you_mean};
-use identity::{Clock, Destination, Failure, FailureKind};
-use renewal::{Bot, BotSettings, OutputJob, OutputSettings, TokenSource};
+use config::{Action, Config, DestinationConfig, Mistake, OnChange, OutputConfig, ServerKind, did_you_mean};
+use identity::{Clock, Destination, Failure, FailureKind, JoinMethod, Monitor};
+use renewal::{Bot, BotSettings, Hook, OutputJob, OutputSettings, TokenSource};
+use rustix::process::Signal;
 use storage::{Acls, Directory, Layout, Memory, Reader, Rules, Symlinks, User};
 use tracing::warn;
 use zeroize::Zeroizing;
@@ -19,10 +20,9 @@ use crate::flags::{Flags, Start};
 pub(crate) type Lock = Box<dyn Send + Sync>;
 
 /// Reads and checks the configuration, flags and environment on top.
-pub(crate) fn configuration(flags: &Flags, start: &Start) -> Result<Config, String> {
+pub(crate) fn configuration(flags: &Flags, start: &Start) -> Result<Config, config::Mistakes> {
     let environment = |name: &str| std::env::var(name).ok();
     config::load(flags.config.as_deref(), &overrides(flags, start), &environment)
-        .map_err(|mistakes| mistakes.to_string())
 }
 
 /// What the command line lays over the file.
@@ -46,39 +46,57 @@ pub(crate) fn overrides(flags: &Flags, start: &Start) -> config::Flags {
     }
 }
 
-/// Puts the bot together and takes the lock of its storage. All mistakes of all parts are reported at once.
-pub(crate) async fn bot(config: Config, clock: Arc<dyn Clock>) -> Result<(Bot, Lock), Vec<Failure>> {
-    let one = |failure| vec![failure];
-    let store = destination(&config.storage).map_err(one)?;
-    let catalog = catalog(&config, store.directory()).await?;
-    let executable = std::env::current_exe().map_err(|e| one(internal(&e)))?.to_string_lossy().into_owned();
+/// What a configuration means, before anything is locked, written or asked of the cluster.
+pub(crate) struct Parts {
+    /// Where the bot's own identity is kept.
+    pub(crate) store: Arc<dyn Destination>,
+    pub(crate) method: Arc<dyn JoinMethod>,
+    pub(crate) outputs: Vec<OutputJob>,
+    authority_pem: Option<String>,
+}
+
+/// Resolves every plugin and plans every output.
+///
+/// # Errors
+/// All mistakes of all parts, each at its place in the file.
+pub(crate) async fn parts(config: &Config) -> Result<Parts, Vec<Mistake>> {
+    let whole =
+        |failures: Vec<Failure>| failures.into_iter().map(|failure| elsewhere(config, failure)).collect::<Vec<_>>();
+    let store = destination(&config.storage).map_err(|failure| whole(vec![failure]))?;
+    let catalog = catalog(config, store.directory()).await.map_err(whole)?;
+    let executable = std::env::current_exe().map_err(|e| whole(vec![internal(&e)]))?.to_string_lossy().into_owned();
     let mut mistakes = Vec::new();
     let mut outputs = Vec::new();
     for tunnel in &config.tunnels {
-        mistakes.push(invalid(&tunnel.mistake("type", "tunnels are not supported yet: remove this service")));
+        mistakes.push(tunnel.mistake("type", "tunnels are not supported yet: remove this service"));
     }
     for output in &config.outputs {
-        if output.on_change.is_some() {
-            mistakes.push(invalid(&output.mistake("on_change", "`on_change` is not supported yet: remove it")));
-        }
-        match job(output, &config, &catalog, &executable).await {
+        match job(output, config, &catalog, &executable).await {
             Ok(job) => outputs.push(job),
             Err(failure) => mistakes.push(output_mistake(output, failure)),
         }
     }
+    let located = |key, failure: Failure| config.onboarding.mistake(key, failure.message);
     let method = catalog.join_method(&config.onboarding.join_method).await;
+    let method = method.map_err(|failure| mistakes.push(located("join_method", failure)));
     let authority_pem = config.onboarding.ca_path.as_deref().map(authority).transpose();
-    let (method, authority_pem) = match (method, authority_pem) {
-        (Ok(method), Ok(pem)) if mistakes.is_empty() => (method, pem),
-        (method, pem) => {
-            let located = |key, failure: Failure| invalid(&config.onboarding.mistake(key, failure.message));
-            mistakes.extend(method.err().map(|failure| located("join_method", failure)));
-            mistakes.extend(pem.err().map(|failure| located("ca_path", failure)));
-            return Err(mistakes);
-        }
-    };
-    let lock = store.lock().await.map_err(one)?;
-    store.prepare().await.map_err(one)?;
+    let authority_pem = authority_pem.map_err(|failure| mistakes.push(located("ca_path", failure)));
+    match (method, authority_pem) {
+        (Ok(method), Ok(authority_pem)) if mistakes.is_empty() => Ok(Parts { store, method, outputs, authority_pem }),
+        _ => Err(mistakes),
+    }
+}
+
+/// Puts the bot together and takes the lock of its storage.
+pub(crate) async fn bot(
+    config: Config,
+    parts: Parts,
+    clock: Arc<dyn Clock>,
+    monitor: Arc<dyn Monitor>,
+) -> Result<(Bot, Lock), String> {
+    let Parts { store, method, outputs, authority_pem } = parts;
+    let lock = store.lock().await.map_err(|e| e.to_string())?;
+    store.prepare().await.map_err(|e| e.to_string())?;
     let settings = BotSettings {
         cluster: Arc::new(TeleportCluster::new(ClusterConfig {
             address: address(&config),
@@ -94,6 +112,7 @@ pub(crate) async fn bot(config: Config, clock: Arc<dyn Clock>) -> Result<(Bot, L
         ttl: config.ttl,
         interval: config.renewal_interval,
         clock,
+        monitor,
     };
     Ok((Bot { settings, outputs }, lock))
 }
@@ -134,15 +153,44 @@ async fn job(
         interval: output.renewal_interval.unwrap_or(config.renewal_interval),
         output: plugin,
         destination: destination(&output.destination)?,
+        on_change: output.on_change.as_ref().map(hook),
         executable: executable.to_owned(),
     };
     OutputJob::new(settings, catalog).await
 }
 
-pub(crate) fn output_mistake(output: &OutputConfig, failure: Failure) -> Failure {
+fn hook(on_change: &OnChange) -> Hook {
+    let timeout = on_change.timeout;
+    match &on_change.action {
+        Action::Command(argv) => Hook::Command { argv: argv.clone(), timeout },
+        Action::SystemdReload(unit) => {
+            Hook::Command { argv: ["systemctl", "reload", unit].map(Into::into).to_vec(), timeout }
+        }
+        Action::Signal { pid_file, signal } => {
+            use config::Signal as Wanted;
+            let signal = match signal {
+                Wanted::Hup => Signal::HUP,
+                Wanted::Usr1 => Signal::USR1,
+                Wanted::Usr2 => Signal::USR2,
+                Wanted::Winch => Signal::WINCH,
+                Wanted::Int => Signal::INT,
+                Wanted::Term => Signal::TERM,
+                Wanted::Quit => Signal::QUIT,
+            };
+            Hook::Signal { pid_file: pid_file.clone(), signal }
+        }
+    }
+}
+
+pub(crate) fn output_mistake(output: &OutputConfig, failure: Failure) -> Mistake {
     // What a plugin says of its configuration begins with the key, where it is about one.
     let key = output.options.keys().find(|key| failure.message.starts_with(key.as_str()));
-    invalid(&output.mistake(key.map_or("", String::as_str), failure.message))
+    output.mistake(key.map_or("", String::as_str), failure.message)
+}
+
+/// A mistake of which no more is known than the file.
+fn elsewhere(config: &Config, failure: Failure) -> Mistake {
+    Mistake::elsewhere(config.source.clone(), "", failure.message)
 }
 
 fn destination(config: &DestinationConfig) -> Result<Arc<dyn Destination>, Failure> {
@@ -212,10 +260,6 @@ fn authority(path: &Path) -> Result<String, Failure> {
         );
         Failure::new(FailureKind::InvalidConfig, message)
     })
-}
-
-fn invalid(mistake: &Mistake) -> Failure {
-    Failure::new(FailureKind::InvalidConfig, mistake.to_string())
 }
 
 fn internal(error: &dyn std::fmt::Display) -> Failure {

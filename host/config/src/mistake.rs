@@ -27,6 +27,14 @@ impl Mistake {
     }
 }
 
+impl Mistake {
+    /// Of which no place in the file is known: what a room found that never saw the text. `path` may be empty.
+    pub fn elsewhere(file: Option<PathBuf>, path: impl Into<String>, message: impl Into<String>) -> Self {
+        let place = Place { file, path: path.into(), ..Place::default() };
+        place.mistake(message)
+    }
+}
+
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {

@@ -2,7 +2,7 @@
 //!
 //! * [`Identity`]: a key and certificates that belong together, valid by type.
 //! * [`Target`], [`OutputPlan`], [`Material`], [`Piece`], [`OutputFile`]: the life of one output, from wish to files.
-//! * [`Cluster`], [`Session`], [`JoinMethod`], [`Output`], [`Format`], [`Destination`], [`Clock`]: what the loops of `renewal` drive,
+//! * [`Cluster`], [`Session`], [`JoinMethod`], [`Output`], [`Format`], [`Destination`], [`Clock`], [`Monitor`]: what the loops of `renewal` drive,
 //!   so that each of them can be a fake in a test.
 //! * [`Failure`]: what went wrong and who has to act; its kind decides about retries.
 
@@ -15,6 +15,7 @@ mod failure;
 mod heartbeat;
 mod identity;
 mod key;
+mod monitor;
 mod output;
 mod path;
 mod plugin;
@@ -31,6 +32,7 @@ pub use failure::{Failure, FailureKind};
 pub use heartbeat::{Health, Heartbeat, ServiceHealth};
 pub use identity::{Certificates, Identity};
 pub use key::{KeyAlgorithm, KeyEncoding, KeyError, PrivateKey, PublicKey};
+pub use monitor::{IDENTITY_SERVICE, Monitor, Unmonitored};
 pub use output::{FormatUse, Material, OutputFile, OutputPlan, Piece, RenderedFile, Target, assemble, verify_written};
 pub use path::RelativePath;
 pub use plugin::{

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::join_all;
-use identity::{Clock, Failure, FailureKind, Session};
+use identity::{Clock, Failure, FailureKind, IDENTITY_SERVICE, Monitor, Session, Timestamp};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::bot_identity::{BotIdentity, BotSettings};
@@ -79,8 +80,15 @@ impl Bot {
         info!(target: "TBOT", "One-shot mode enabled. Generating outputs.");
         let keys = KeyMaker::new();
         let renewals = self.outputs.iter().map(async |output| {
-            let key = keys.make(output.key_algorithm(&*session)).await?;
-            output.renew(&*session, &key, &*self.settings.clock).await
+            let mut owed = output.owes_hook().await;
+            let renewed = async {
+                let key = keys.make(output.key_algorithm(&*session)).await?;
+                output.renew(&*session, &key, &*self.settings.clock).await
+            }
+            .await;
+            owed |= renewed.is_ok();
+            let hooked = if owed { output.run_hook().await } else { Ok(()) };
+            renewed.and(hooked)
         });
         let results = join_all(renewals).await;
         let failed: Vec<_> = results
@@ -107,14 +115,17 @@ impl Bot {
         let mut tasks = JoinSet::new();
         for output in self.outputs.into_iter().map(Arc::new) {
             let (sessions, reload, keys) = (sessions.clone(), reload.clone(), keys.clone());
-            let clock = self.settings.clock.clone();
+            let (clock, monitor) = (self.settings.clock.clone(), self.settings.monitor.clone());
             tasks.spawn(async move {
                 // A panic is a defect of ours; it must not cost the output its later renewals.
                 loop {
                     let mut one = JoinSet::new();
-                    one.spawn(keep_output(output.clone(), sessions.clone(), reload.0.subscribe(), keys.clone(), clock.clone()));
+                    let context = (keys.clone(), clock.clone(), monitor.clone());
+                    one.spawn(keep_output(output.clone(), sessions.clone(), reload.0.subscribe(), context));
                     one.join_next().await;
                     error!(target: "TBOT", output = %output.description(), "The output's task ended. Starting it again.");
+                    let ended = Failure::new(FailureKind::Internal, "its task ended, which is a defect: see the log");
+                    monitor.tried(output.name(), Duration::ZERO, Err(&ended));
                     sleep(&*clock, output.interval()).await;
                 }
             });
@@ -148,6 +159,7 @@ async fn keep_identity(
     let (ttl, interval) = (go_duration(settings.ttl), go_duration(settings.interval));
     info!(target: "TBOT", "Beginning bot identity renewal loop: ttl={ttl} interval={interval}");
     loop {
+        let begin = Instant::now();
         let result = identity.obtain().await;
         if let Some(session) = &identity.session {
             // Also after a failed renewal: as long as the identity lives, outputs are kept fresh with it.
@@ -158,10 +170,11 @@ async fn keep_identity(
             });
         }
         let now = settings.clock.now();
+        let expires = identity.current().map_or(now, |current| current.expires());
+        settings.monitor.tried(IDENTITY_SERVICE, begin.elapsed(), result.as_ref().map(|_| expires));
         let wait = match result {
             Ok(_) => {
                 trouble.over("bot identity");
-                let expires = identity.current().map_or(now, |current| current.expires());
                 let wait = renew_after(settings.interval, now, expires);
                 info!(target: "TBOT", "Renewed bot identity. Next bot identity renewal in approximately {}.", go_duration(wait));
                 wait
@@ -199,31 +212,53 @@ async fn keep_output(
     output: Arc<OutputJob>,
     mut sessions: Sessions,
     mut reload: watch::Receiver<u64>,
-    keys: KeyMaker,
-    clock: Arc<dyn Clock>,
+    (keys, clock, monitor): (KeyMaker, Arc<dyn Clock>, Arc<dyn Monitor>),
 ) {
     let mut trouble = Trouble::default();
     let name = format!("output {}", output.description());
     let mut ready = None;
+    // What is in place and until when; the hook is tried again without a new certificate.
+    let mut fresh: Option<(Timestamp, Timestamp)> = None;
+    let mut owed = output.owes_hook().await;
     loop {
         let Ok(session) = sessions.wait_for(Option::is_some).await.map(|session| session.clone()) else { return };
         let Some(session) = session else { continue };
         let algorithm = output.key_algorithm(&*session);
-        let result = async {
-            let key = match ready.take() {
-                Some(key) => key,
-                None => keys.make(algorithm).await?,
-            };
-            output.renew(&*session, &key, &*clock).await
+        let begin = Instant::now();
+        let renewed = match fresh {
+            Some((due, expires)) if owed && clock.now() < due => Ok(expires),
+            _ => {
+                let key = match ready.take() {
+                    Some(key) => Ok(key),
+                    None => keys.make(algorithm).await,
+                };
+                let renewed = match key {
+                    Ok(key) => output.renew(&*session, &key, &*clock).await,
+                    Err(failure) => Err(failure),
+                };
+                owed |= renewed.is_ok();
+                renewed
+            }
         };
-        let wait = match result.await {
-            Ok(expires) => {
+        let hooked = if owed { output.run_hook().await } else { Ok(()) };
+        owed &= hooked.is_err();
+        let now = clock.now();
+        let planned = renewed.as_ref().map(|expires| match fresh {
+            Some((due, known)) if known == *expires && now < due => due.since(now),
+            _ => renew_after(output.interval(), now, *expires),
+        });
+        fresh = planned.as_ref().ok().zip(renewed.as_ref().ok()).map(|(wait, expires)| (now.plus(*wait), *expires));
+        let planned = planned.unwrap_or(output.interval());
+        let result = renewed.and_then(|expires| hooked.map(|()| expires));
+        monitor.tried(output.name(), begin.elapsed(), result.as_ref().map(|expires| *expires));
+        let wait = match result {
+            Ok(_) => {
                 trouble.over(&name);
-                renew_after(output.interval(), clock.now(), expires)
+                planned
             }
             Err(failure) => {
                 let attempt = trouble.meet(&name, &failure);
-                retry_after(failure.kind, attempt, output.interval())
+                retry_after(failure.kind, attempt, output.interval()).min(planned)
             }
         };
         let ahead = async {
@@ -235,7 +270,7 @@ async fn keep_output(
         };
         tokio::select! {
             () = ahead => {}
-            Ok(()) = reload.changed() => {}
+            Ok(()) = reload.changed() => fresh = None,
         }
     }
 }

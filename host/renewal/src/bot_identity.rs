@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use identity::{
     Certificates, Clock, Cluster, Destination, Failure, FailureKind, Identity, JoinMethod, Joining, KeyAlgorithm,
-    PrivateKey, STORE_FILES, Session, load, token_hash,
+    Monitor, PrivateKey, STORE_FILES, Session, load, token_hash,
 };
 use tokio::sync::Mutex;
 use tracing::{info, warn};
@@ -34,6 +34,8 @@ pub struct BotSettings {
     pub interval: Duration,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
+    /// Is told of every try.
+    pub monitor: Arc<dyn Monitor>,
 }
 
 /// An identity that the cluster has issued and the disk does not hold yet.

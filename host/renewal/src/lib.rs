@@ -5,10 +5,12 @@
 
 mod bot;
 mod bot_identity;
+mod hook;
 mod keys;
 mod output;
 mod schedule;
 
 pub use bot::{Bot, Reload};
 pub use bot_identity::{BotSettings, TokenSource};
+pub use hook::Hook;
 pub use output::{OutputJob, OutputSettings};

@@ -10,6 +10,8 @@ use identity::{
 };
 use tracing::info;
 
+use crate::hook::Hook;
+
 /// What the configuration says of one output.
 pub struct OutputSettings {
     /// Unique name, as health and errors show it.
@@ -28,6 +30,8 @@ pub struct OutputSettings {
     pub output: Arc<dyn Output>,
     /// Where the files go.
     pub destination: Arc<dyn Destination>,
+    /// What is done after its files have changed.
+    pub on_change: Option<Hook>,
     /// Absolute path of this program.
     pub executable: String,
 }
@@ -81,6 +85,21 @@ impl OutputJob {
     /// The unique name.
     pub fn name(&self) -> &str {
         &self.settings.name
+    }
+
+    /// What the configuration says of it.
+    pub fn settings(&self) -> &OutputSettings {
+        &self.settings
+    }
+
+    /// What its certificate is for.
+    pub fn target(&self) -> &Target {
+        &self.plan.target
+    }
+
+    /// Where its files go.
+    pub fn destination(&self) -> &dyn Destination {
+        &*self.settings.destination
     }
 
     /// As log lines name it: `application (directory: /opt/machine-id)`.
@@ -144,6 +163,22 @@ impl OutputJob {
         self.verify(&files, &material, clock).await?;
         info!(target: "TBOT", output = %description, "Generated output.");
         Ok(material.tls.before)
+    }
+
+    /// Is there a set in place whose hook may not have run? Nobody knows after a start: the agent may have been killed before it did.
+    pub(crate) async fn owes_hook(&self) -> bool {
+        let first = self.files().next();
+        match (&self.settings.on_change, first) {
+            (Some(_), Some(first)) => matches!(self.settings.destination.read(first).await, Ok(Some(_))),
+            _ => false,
+        }
+    }
+
+    /// Runs the hook, where there is one.
+    pub(crate) async fn run_hook(&self) -> Result<(), Failure> {
+        let Some(hook) = &self.settings.on_change else { return Ok(()) };
+        let directory = self.settings.destination.directory().map(|path| path.to_string_lossy());
+        hook.run(&self.settings.name, directory.as_deref()).await
     }
 
     async fn render(&self, material: &Material, key: &PrivateKey) -> Result<Vec<OutputFile>, Failure> {

@@ -43,6 +43,7 @@ impl World {
             ttl: TTL,
             interval: INTERVAL,
             clock: self.clock.clone(),
+            monitor: Arc::new(identity::Unmonitored),
         };
         let mut outputs = Vec::new();
         for (application, place) in applications.iter().zip(&self.places) {
@@ -55,6 +56,7 @@ impl World {
                 interval: INTERVAL,
                 output: Arc::new(FakeOutput(Default::default())),
                 destination: place.clone(),
+                on_change: None,
                 executable: "/usr/local/bin/tbot".into(),
             };
             outputs.push(OutputJob::new(settings, &NoFormats).await.unwrap());

@@ -84,13 +84,11 @@ impl JoinMethod for JoinPlugin {
         Ok(match proof.map_err(|e| reported(&self.plugin, e))? {
             method::Proof::Secret => JoinProof::Secret,
             method::Proof::IdToken(jwt) => JoinProof::IdToken(jwt),
-            method::Proof::Azure(azure) => {
-                JoinProof::Azure {
+            method::Proof::Azure(azure) => JoinProof::Azure {
                 attested_data: azure.attested_data,
                 access_token: azure.access_token,
                 intermediate: azure.intermediate,
-            }
-            }
+            },
             method::Proof::Iam(request) => JoinProof::Iam(request),
             method::Proof::Oracle(headers) => JoinProof::Oracle(headers),
             method::Proof::Ec2(document) => JoinProof::Ec2(document),

@@ -1,6 +1,10 @@
-//! Log lines on stderr: the original's shape (surface §F.4), one event a line, and no secret in any of them.
+//! What an operator sees: log lines on stderr in the original's shape (surface §F.4), one event a line, no secret in any of them; and over
+//! HTTP the health of every service, with metrics.
 
+mod diagnostics;
+mod health;
 mod line;
+mod metrics;
 mod redaction;
 
 use std::io::{IsTerminal, Write};
@@ -9,6 +13,8 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
+pub use diagnostics::Diagnostics;
+pub use health::{Health, Status};
 pub use redaction::{redact, secret};
 
 /// How log lines look.

@@ -40,7 +40,7 @@ const ARROWS: [Arrow; 15] = [
     ("host/renewal", Some(&["identity"])),
     ("host/sandbox", Some(&["identity"])),
     ("host/storage", Some(&["identity"])),
-    ("host/telemetry", Some(&[])),
+    ("host/telemetry", Some(&["identity"])),
     ("host/tunnel", Some(&["cluster", "identity"])),
     ("plugins/sdk", Some(&[])),
     ("plugins", Some(&["tbot-sdk"])),

@@ -127,9 +127,13 @@ impl World {
     }
 
     pub fn daemon(&self) -> Daemon {
+        self.daemon_with(&[])
+    }
+
+    pub fn daemon_with(&self, arguments: &[&str]) -> Daemon {
         let log = self.path("daemon.log");
         let file = std::fs::File::create(&log).unwrap();
-        Daemon { child: self.tbot(&[]).stderr(file).spawn().unwrap(), log }
+        Daemon { child: self.tbot(arguments).stderr(file).spawn().unwrap(), log }
     }
 }
 
@@ -146,6 +150,10 @@ impl Daemon {
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn running(&mut self) -> bool {
