@@ -1,12 +1,14 @@
 //! The JSON interface that auth servers up to version 13 have for what later ones offer over gRPC (wire §f.4, §l).
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use identity::{Authority, Failure, FailureKind, Identity};
+use rustls::ClientConfig;
 use serde::Deserialize;
 
 use crate::address::Route;
@@ -17,7 +19,7 @@ use crate::trust::{ClientCertificate, Trust, client_config};
 /// The largest answer that is read: authorities of many leaf clusters, and room.
 const BODY_BYTES: usize = 4 << 20;
 /// Bound on one exchange (wire §0.1).
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Deserialize)]
 struct Resource {
@@ -66,13 +68,23 @@ async fn ask(route: &Route, identity: &Identity, path: &str) -> io::Result<(u16,
     let alpn: &[&str] = if route.proxy { &[&routed, "http/1.1"] } else { &["http/1.1"] };
     let trust = Trust::Only(identity.tls_authorities.clone());
     let config = client_config(&trust, Some(client), alpn).map_err(io::Error::other)?;
+    let request = http::Request::get(path).body(Bytes::new()).map_err(io::Error::other)?;
+    exchange(route, config, request).await
+}
+
+/// One request to an auth server over a connection of its own: status and bounded body.
+pub(crate) async fn exchange(
+    route: &Route,
+    config: Arc<ClientConfig>,
+    mut request: http::Request<Bytes>,
+) -> io::Result<(u16, Bytes)> {
     let stream = dial(route, server_name(API_DOMAIN)?, config).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     // Ends with the sender.
     tokio::spawn(connection);
-    let request = http::Request::get(path).header(http::header::HOST, API_DOMAIN).body(Empty::<Bytes>::new());
-    let answer = sender.send_request(request.map_err(io::Error::other)?).await.map_err(io::Error::other)?;
+    request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static(API_DOMAIN));
+    let answer = sender.send_request(request.map(Full::new)).await.map_err(io::Error::other)?;
     let status = answer.status().as_u16();
     let body = Limited::new(answer.into_body(), BODY_BYTES).collect().await.map_err(io::Error::other)?;
     Ok((status, body.to_bytes()))

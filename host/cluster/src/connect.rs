@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use identity::{Certificates, Clock, Cluster, Failure, FailureKind, Identity, Joining, Session};
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::address::{Address, Route};
 use crate::channel::{API_DOMAIN, auth_protocol, open_channel};
@@ -59,6 +59,9 @@ impl TeleportCluster {
             let way = self.ways.of(&route, self.config.insecure).await;
             match attempt(Route { way, ..route.clone() }).await {
                 Ok(value) => {
+                    if !tried.is_empty() {
+                        info!(target: "AUTH", "{route} answers as {}, and is used as that from now on.", route.service());
+                    }
                     *self.worked.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(route);
                     return Ok(value);
                 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::address::Route;
 use crate::error::{RouteError, explain, http};
+use crate::reach::is_local;
 
 /// The largest answer of a web endpoint that is read.
 const BODY_BYTES: usize = 1 << 20;
@@ -56,8 +57,11 @@ fn read(body: &[u8]) -> Option<Found> {
 }
 
 /// A client for the web endpoints: the machine's roots, proxies of the environment, no redirects.
-pub(crate) fn web_client(insecure: bool) -> Result<reqwest::Client, RouteError> {
-    let builder = reqwest::Client::builder().timeout(WEB_TIMEOUT).redirect(reqwest::redirect::Policy::none());
+pub(crate) fn web_client(route: &Route, insecure: bool) -> Result<reqwest::Client, RouteError> {
+    let mut builder = reqwest::Client::builder().timeout(WEB_TIMEOUT).redirect(reqwest::redirect::Policy::none());
+    if is_local(&route.host) {
+        builder = builder.no_proxy();
+    }
     builder
         .danger_accept_invalid_certs(insecure)
         .build()

@@ -119,7 +119,10 @@ pub(crate) fn status(route: &Route, status: &tonic::Status) -> Failure {
     if message.contains("client version is unsupported") {
         return Failure::new(
             FailureKind::Unsupported,
-            format!("{message}: this build speaks version {}", crate::version::CLIENT),
+            format!(
+                "{message}: set {} to a version that the cluster admits, its own for instance",
+                crate::version::OVERRIDE
+            ),
         );
     }
     let words = match status.source() {

@@ -2,13 +2,13 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use hyper::body::Bytes;
 use identity::{Certificates, Failure, FailureKind};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::address::Route;
-use crate::discovery::answer;
 use crate::error::{RouteError, http};
 use crate::registration::Registration;
 
@@ -40,13 +40,8 @@ struct Certs {
     ssh_ca_certs: Vec<String>,
 }
 
-/// Posts the registration and reads the certificates. An answer that is not Teleport's counts as no connection.
-pub(crate) async fn register(
-    client: &reqwest::Client,
-    url: &str,
-    route: &Route,
-    registration: &Registration<'_>,
-) -> Result<Certificates, RouteError> {
+/// The registration as a POST to `to`.
+pub(crate) fn request(registration: &Registration<'_>, to: &str) -> http::Result<http::Request<Bytes>> {
     let expires =
         OffsetDateTime::from_unix_timestamp(registration.expires().0).ok().and_then(|at| at.format(&Rfc3339).ok());
     let request = Request {
@@ -63,17 +58,23 @@ pub(crate) async fn register(
         id_token: registration.id_token(),
         expires: expires.unwrap_or_default(),
     };
-    let (status, body) = answer(route, client.post(url).json(&request).send().await).await?;
-    let teleport = serde_json::from_slice::<serde_json::Value>(&body).is_ok_and(|json| json.is_object());
+    // Nothing in it can fail to be JSON.
+    let body = serde_json::to_vec(&request).unwrap_or_default();
+    http::Request::post(to).header(http::header::CONTENT_TYPE, "application/json").body(body.into())
+}
+
+/// Reads the certificates. An answer that is not Teleport's counts as no connection.
+pub(crate) fn outcome(route: &Route, status: u16, body: &[u8]) -> Result<Certificates, RouteError> {
+    let teleport = serde_json::from_slice::<serde_json::Value>(body).is_ok_and(|json| json.is_object());
     match status {
-        200 => read(&body).ok_or_else(|| {
+        200 => read(body).ok_or_else(|| {
             RouteError::answer(Failure::new(FailureKind::Denied, "the cluster's answer to the join cannot be read"))
         }),
         _ if !teleport => Err(RouteError::connection(format_args!(
             "it does not answer as a Teleport {}: HTTP status {status}",
             route.service()
         ))),
-        _ => Err(RouteError::answer(http(status, &body))),
+        _ => Err(RouteError::answer(http(status, body))),
     }
 }
 

@@ -9,14 +9,14 @@ use tracing::{info, warn};
 use crate::address::{Route, Way};
 use crate::channel::{API_DOMAIN, Connection, open, open_channel, speaking};
 use crate::connect::ClusterConfig;
-use crate::discovery::{find, web_client};
-use crate::error::{RouteError, status, with_remedy};
+use crate::discovery::{answer, find, web_client};
+use crate::error::{RouteError, explain, status, with_remedy};
 use crate::registration::Registration;
 use crate::trust::{Trust, check_pins, client_config};
 use crate::version::{Major, client_version};
 use crate::wire::proto::auth_service_client::AuthServiceClient;
 use crate::wire::proto::{Certs, PingRequest};
-use crate::{http_join, join_legacy, join_stream};
+use crate::{auth_http, http_join, join_legacy, join_stream};
 
 /// Bound on one conversation, with the plugin's part: servers give it as much (wire §c.1).
 const CONVERSATION: Duration = Duration::from_secs(60);
@@ -42,7 +42,7 @@ pub(crate) async fn at_proxy(
     registration: &Registration<'_>,
 ) -> Result<Certificates, RouteError> {
     info!(target: "AUTH", "Attempting registration via proxy server.");
-    let web = web_client(config.insecure)?;
+    let web = web_client(route, config.insecure)?;
     let found = find(route, &web).await?;
     if Major::parse(&found.version).grpc_join() || registration.is_challenged() {
         let trust = match route.way {
@@ -59,7 +59,10 @@ pub(crate) async fn at_proxy(
         }
     }
     let url = format!("https://{route}/v1/webapi/host/credentials");
-    let certificates = http_join::register(&web, &url, route, registration).await?;
+    let request = http_join::request(registration, &url).map_err(RouteError::connection)?;
+    let request = request.try_into().map_err(RouteError::connection)?;
+    let (status, body) = answer(route, web.execute(request).await).await?;
+    let certificates = http_join::outcome(route, status, &body)?;
     info!(target: "AUTH", "Successfully registered via proxy server.");
     Ok(certificates)
 }
@@ -126,20 +129,12 @@ async fn establish_trust(config: &ClusterConfig, route: &Route) -> Result<Trust,
 }
 
 async fn over_http(route: &Route, trust: &Trust, registration: &Registration<'_>) -> Result<Certificates, RouteError> {
-    let failed = |e: &dyn std::fmt::Display| RouteError::connection(format_args!("{e}"));
-    let addresses: Vec<_> =
-        tokio::net::lookup_host((route.host.as_str(), route.port)).await.map_err(|e| failed(&e))?.collect();
     let tls = client_config(trust, None, &["http/1.1"]).map_err(RouteError::answer)?;
-    let client = reqwest::Client::builder()
-        .timeout(Duration::from_secs(30))
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .tls_backend_preconfigured((*tls).clone())
-        .resolve_to_addrs(API_DOMAIN, &addresses)
-        .build()
-        .map_err(|e| failed(&e))?;
-    let url = format!("https://{API_DOMAIN}:{}/v2/tokens/register", route.port);
-    http_join::register(&client, &url, route, registration).await
+    let request = http_join::request(registration, "/v2/tokens/register").map_err(RouteError::connection)?;
+    let exchange = tokio::time::timeout(auth_http::TIMEOUT, auth_http::exchange(route, tls, request));
+    let late = |_| RouteError::connection(format_args!("no answer within {} s", auth_http::TIMEOUT.as_secs()));
+    let (status, body) = exchange.await.map_err(late)?.map_err(|e| RouteError::connection(explain(route, &e)))?;
+    http_join::outcome(route, status, &body)
 }
 
 /// Joins over gRPC, by the newest protocol that the cluster knows. `None` where it knows none for this method.

@@ -2,6 +2,7 @@
 //! protocol names (wire §i.6).
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use base64::Engine;
@@ -29,20 +30,27 @@ const KIND: &str = "alpn-ping";
 
 /// Bytes to `route`, by its way.
 pub(crate) async fn reach(route: &Route) -> io::Result<Box<dyn Stream>> {
-    let tcp = through_proxy(&route.host, route.port).await?;
+    let tcp = through_proxy(&route.host, route.port, &Matcher::from_env()).await?;
     match route.way {
         Way::Direct => Ok(tcp),
         Way::Upgraded { insecure } => upgraded(route, tcp, insecure).await,
     }
 }
 
+/// This machine itself: no HTTP proxy is asked for it, as the original has it.
+pub(crate) fn is_local(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 /// TCP, or an HTTP proxy's `CONNECT`, as `HTTPS_PROXY` and `NO_PROXY` have it.
-async fn through_proxy(host: &str, port: u16) -> io::Result<Box<dyn Stream>> {
+async fn through_proxy(host: &str, port: u16, proxies: &Matcher) -> io::Result<Box<dyn Stream>> {
     let target = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let uri = format!("https://{target}").parse::<http::Uri>().map_err(io::Error::other)?;
-    let Some(proxy) = Matcher::from_env().intercept(&uri) else { return Ok(Box::new(connect(host, port).await?)) };
+    let Some(proxy) = proxies.intercept(&uri).filter(|_| !is_local(host)) else {
+        return Ok(Box::new(connect(host, port).await?));
+    };
     let via = proxy.uri();
-    let name = format!("HTTP proxy {}", via.authority().map_or("", |authority| authority.as_str()));
+    let name = format!("HTTP proxy {}:{}", via.host().unwrap_or_default(), via.port_u16().unwrap_or(80));
     let failed = |what: &str| io::Error::other(format!("{name}: {what}"));
     if via.scheme_str() != Some("http") {
         return Err(failed(
@@ -58,7 +66,8 @@ async fn through_proxy(host: &str, port: u16) -> io::Result<Box<dyn Stream>> {
     };
     let request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n");
     stream.write_all(request.as_bytes()).await?;
-    match head(&mut stream).await?.status {
+    let answer = head(&mut stream).await.map_err(|e| failed(&e.to_string()))?;
+    match answer.status {
         200 => Ok(Box::new(stream)),
         407 => Err(failed("it wants credentials: `http://user:password@host:port` in HTTPS_PROXY")),
         status => Err(failed(&format!("it refuses to connect to {target} (HTTP status {status})"))),
@@ -154,6 +163,60 @@ mod tests {
         far.write_all(text).await.unwrap();
         drop(far);
         head(&mut BufReader::new(near)).await
+    }
+
+    /// An HTTP proxy that answers once, and what it was asked.
+    async fn proxy(answer: &'static str) -> (String, tokio::task::JoinHandle<String>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = tokio::spawn(async move {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(tcp.read_u8().await.unwrap());
+            }
+            tcp.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8(head).unwrap()
+        });
+        (format!("http://user:hunter2@{address}"), asked)
+    }
+
+    #[tokio::test]
+    async fn an_http_proxy_is_asked_to_connect() {
+        let (url, asked) = proxy("HTTP/1.1 200 Connection established\r\n\r\nhello").await;
+        let mut stream = through_proxy("2001:db8::1", 443, &Matcher::builder().https(url).build()).await.unwrap();
+        let mut text = [0; 5];
+        stream.read_exact(&mut text).await.unwrap();
+        assert_eq!(&text, b"hello");
+        let asked = asked.await.unwrap();
+        assert!(asked.starts_with("CONNECT [2001:db8::1]:443 HTTP/1.1\r\nHost: [2001:db8::1]:443\r\n"), "{asked}");
+        assert!(asked.contains("Proxy-Authorization: Basic dXNlcjpodW50ZXIy\r\n"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn what_an_http_proxy_refuses_is_told_without_its_password() {
+        for (answer, words) in [
+            ("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "wants credentials"),
+            ("HTTP/1.1 403 Forbidden\r\n\r\n", "refuses to connect to example.com:443 (HTTP status 403)"),
+            ("nonsense\r\n\r\n", "does not speak HTTP"),
+        ] {
+            let (url, _asked) = proxy(answer).await;
+            let error = through_proxy("example.com", 443, &Matcher::builder().https(url).build()).await.err().unwrap();
+            assert!(error.to_string().contains(words) && !error.to_string().contains("hunter2"), "{error}");
+        }
+        let tls = Matcher::builder().https("https://user:hunter2@127.0.0.1:1").build();
+        let error = through_proxy("example.com", 443, &tls).await.err().unwrap();
+        assert!(error.to_string().contains("HTTPS_PROXY") && !error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn no_proxy_and_this_machine_are_reached_directly() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let nowhere = Matcher::builder().https("http://192.0.2.1:1").no("example.com").build();
+        through_proxy("127.0.0.1", port, &nowhere).await.unwrap();
+        let uri = "https://sub.example.com:443".parse::<http::Uri>().unwrap();
+        assert!(nowhere.intercept(&uri).is_none());
     }
 
     #[tokio::test]

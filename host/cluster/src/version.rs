@@ -1,5 +1,11 @@
 //! The one place that decides by the cluster's version.
 
+use std::sync::OnceLock;
+
+use tracing::warn;
+
+/// Environment variable with the version that the agent says it is, for clusters that admit no other.
+pub(crate) const OVERRIDE: &str = "TBOT_CLIENT_VERSION";
 /// What the agent says it is where the cluster's version is not known yet: the version whose wire was recorded.
 pub(crate) const CLIENT: &str = "15.0.0";
 
@@ -40,14 +46,31 @@ impl Major {
 }
 
 /// The value of the metadata key `version`: always well-formed, because an ill-formed one kills a version 15 auth server (rust-wire §4).
-/// At least [`CLIENT`]; newer clusters are told their own version, so that their gate lets us in (wire §d.5).
+/// At least [`CLIENT`]; newer clusters are told their own version, so that their gate lets us in (wire §d.5). [`OVERRIDE`] decides instead.
 pub(crate) fn client_version(server: &str) -> String {
-    let release = server.trim_start_matches('v').split(['-', '+']).next().unwrap_or_default();
-    let numbers: Option<Vec<u32>> = release.split('.').map(|part| part.parse().ok()).collect();
-    match numbers.as_deref() {
-        Some([major, minor, patch]) if *major > 15 => format!("{major}.{minor}.{patch}"),
+    static ORDERED: OnceLock<Option<String>> = OnceLock::new();
+    let ordered = ORDERED.get_or_init(|| {
+        let wanted = std::env::var(OVERRIDE).ok().filter(|text| !text.is_empty())?;
+        if release(&wanted).is_none() {
+            warn!(target: "AUTH", "{OVERRIDE} is ignored: it must be a version such as `{CLIENT}`.");
+        }
+        release(&wanted).map(|[major, minor, patch]| format!("{major}.{minor}.{patch}"))
+    });
+    ordered.clone().unwrap_or_else(|| usual(server))
+}
+
+fn usual(server: &str) -> String {
+    match release(server) {
+        Some([major, minor, patch]) if major > 15 => format!("{major}.{minor}.{patch}"),
         _ => CLIENT.to_owned(),
     }
+}
+
+/// The numbers of a version, without what says that it is not finished.
+fn release(version: &str) -> Option<[u32; 3]> {
+    let release = version.trim_start_matches('v').split(['-', '+']).next().unwrap_or_default();
+    let numbers: Option<Vec<u32>> = release.split('.').map(|part| part.parse().ok()).collect();
+    numbers?.try_into().ok()
 }
 
 #[cfg(test)]
@@ -65,7 +88,7 @@ mod tests {
             ("17.1", "15.0.0"),
             ("18.-1.0", "15.0.0"),
         ] {
-            assert_eq!(client_version(server), sent, "{server}");
+            assert_eq!(usual(server), sent, "{server}");
         }
         assert!(Major::parse("17.0.0").split_keys() && !Major::parse("16.9.9").split_keys());
         assert!(Major::parse("16.0.0").grpc_join() && !Major::parse("x").grpc_join());

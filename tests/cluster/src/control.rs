@@ -12,6 +12,7 @@ use crate::{
     api::{bot_instances::Heartbeat, resources, watch::Change},
     faults::{Fault, Request},
     net::listener,
+    pki::authority::Authority,
     state::{App, Database, State, Token},
 };
 
@@ -64,6 +65,16 @@ impl Control {
     pub fn add_database(&self, name: &str, protocol: &str, uri: &str) {
         let database = Database { protocol: protocol.to_owned(), uri: uri.to_owned() };
         self.0.registry().databases.insert(name.to_owned(), database);
+    }
+
+    /// Adds a leaf cluster: certificates may be routed to it, and its host authority is listed.
+    ///
+    /// # Errors
+    /// When keys cannot be made.
+    pub fn add_leaf(&self, name: &str) -> Result<()> {
+        let authority = Authority::new(AuthorityKind::Host, name, self.0.options.release)?;
+        self.0.registry().leaves.insert(name.to_owned(), authority);
+        Ok(())
     }
 
     /// Changes the roles a bot may impersonate, from the next request on. Unknown bots are ignored.

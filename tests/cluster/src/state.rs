@@ -62,6 +62,8 @@ pub(crate) struct Registry {
     /// By session id.
     pub sessions: BTreeMap<String, Session>,
     pub heartbeats: Vec<Heartbeat>,
+    /// Host authorities of leaf clusters, by their names.
+    pub leaves: BTreeMap<String, Authority>,
     pub ttl_cap: Duration,
 }
 

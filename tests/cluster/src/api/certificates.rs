@@ -176,6 +176,13 @@ fn route(
     not_after: SystemTime,
 ) -> Result<(), Refusal> {
     let state = &connection.state;
+    let to = &request.route_to_cluster;
+    if !to.is_empty() && *to != state.options.cluster_name {
+        if !state.registry().leaves.contains_key(to) {
+            return Err(Refusal::NotFound(format!("remote cluster {to:?} is not found")));
+        }
+        grant.leaf.clone_from(to);
+    }
     if let Some(database) = request.route_to_database.as_ref().filter(|route| !route.service_name.is_empty()) {
         refuse_output(state, "database", &database.service_name)?;
         grant.database = Some(DatabaseGrant {

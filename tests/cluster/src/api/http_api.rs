@@ -50,7 +50,14 @@ async fn auth(connection: &Connection, path: &str, request: Request<Incoming>) -
             let found = trust_service::find(connection, kind, !wants_no_keys(&request))?;
             Ok(compact(&found.iter().map(resources::authority_json).collect::<Vec<_>>()))
         }
-        (&Method::GET, "/v2/remoteclusters") => Ok(compact(&json!([]))),
+        (&Method::GET, "/v2/remoteclusters") => {
+            let registry = connection.state.registry();
+            let leaves = registry.leaves.keys().map(|name| {
+                json!({ "kind": "remote_cluster", "version": "v3", "metadata": { "name": name },
+                        "status": { "connection": "online" } })
+            });
+            Ok(compact(&leaves.collect::<Vec<_>>()))
+        }
         (&Method::GET, "/v2/configuration/name") => Ok(compact(&json!({
             "kind": "cluster_name",
             "version": "v2",

@@ -30,11 +30,12 @@ impl TrustService for TrustApi {
         request: Request<GetCertAuthorityRequest>,
     ) -> Result<Response<CertAuthorityV2>, Status> {
         let request = request.into_inner();
-        let found = find(&self.0, &request.r#type, request.include_key)?;
+        let found = find(&self.0, &request.r#type, request.include_key)?.into_iter();
+        let mut of_domain = found
+            .filter(|authority| authority.metadata.as_ref().is_some_and(|metadata| metadata.name == request.domain));
         let missing =
             || Refusal::NotFound(format!("key \"/authorities/{}/{}\" is not found", request.r#type, request.domain));
-        let ours = found.filter(|_| request.domain == self.0.state.options.cluster_name);
-        Ok(Response::new(ours.ok_or_else(missing)?))
+        Ok(Response::new(of_domain.next().ok_or_else(missing)?))
     }
 
     async fn get_cert_authorities(
@@ -43,7 +44,7 @@ impl TrustService for TrustApi {
     ) -> Result<Response<GetCertAuthoritiesResponse>, Status> {
         let request = request.into_inner();
         let found = find(&self.0, &request.r#type, request.include_key)?;
-        Ok(Response::new(GetCertAuthoritiesResponse { cert_authorities_v2: found.into_iter().collect() }))
+        Ok(Response::new(GetCertAuthoritiesResponse { cert_authorities_v2: found }))
     }
 
     async fn generate_host_cert(
@@ -81,17 +82,24 @@ impl TrustApi {
     }
 }
 
-/// The cluster's authority of a kind; private keys are nobody's.
-pub(crate) fn find(connection: &Connection, kind: &str, with_keys: bool) -> Result<Option<CertAuthorityV2>, Refusal> {
+/// The authorities of a kind, the cluster's own first; private keys are nobody's.
+pub(crate) fn find(connection: &Connection, kind: &str, with_keys: bool) -> Result<Vec<CertAuthorityV2>, Refusal> {
     if with_keys {
         let text = "access denied to perform action \"read\" on \"cert_authority\"";
         return Err(Refusal::AccessDenied(text.to_owned()));
     }
     let state = &connection.state;
-    let authorities = state.authorities();
-    let found = authorities.iter().find(|authority| authority.kind.name() == kind);
+    let own = &state.options.cluster_name;
+    let found = state
+        .authorities()
+        .iter()
+        .find(|authority| authority.kind.name() == kind)
+        .map(|authority| resources::authority(authority, own));
     if found.is_none() && !WITHOUT_KEYS.contains(&kind) {
         return Err(Refusal::BadParameter(format!("{kind:?} authority type is not supported")));
     }
-    Ok(found.map(|authority| resources::authority(authority, &state.options.cluster_name)))
+    let registry = state.registry();
+    let leaves = registry.leaves.iter().filter(|(_, authority)| authority.kind.name() == kind);
+    let leaves = leaves.map(|(name, authority)| resources::authority(authority, name));
+    Ok(found.into_iter().chain(leaves).collect())
 }

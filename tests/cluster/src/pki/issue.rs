@@ -28,6 +28,8 @@ pub(crate) struct Grant {
     /// SSH logins; empty gives one that nobody has.
     pub logins: Vec<String>,
     pub cluster: String,
+    /// The leaf cluster it is for; empty means the own one.
+    pub leaf: String,
     /// Empty where the release does not name it.
     pub login_ip: String,
     /// JSON.
@@ -88,6 +90,10 @@ impl Grant {
         ssh::sign(template, authority.ssh.as_ref().context("this authority has no SSH key")?)
     }
 
+    fn route(&self) -> &str {
+        if self.leaf.is_empty() { &self.cluster } else { &self.leaf }
+    }
+
     fn principals(&self) -> Vec<String> {
         let nobody = [format!("-teleport-nologin-{}", crate::state::uuid())];
         let logins = if self.logins.is_empty() { &nobody[..] } else { &self.logins };
@@ -104,7 +110,7 @@ impl Grant {
         let flag = |set: bool, value: &'static str| if set { value } else { "" };
         let mut subject = Subject::default()
             .with(LOCALITY, self.principals().iter().map(String::as_str))?
-            .with(STREET, [self.cluster.as_str()])?
+            .with(STREET, [self.route()])?
             .with(POSTAL_CODE, [self.traits])?
             .with(ORGANIZATION, self.roles.iter().map(String::as_str))?
             .with(COMMON_NAME, [self.user.as_str()])?;
@@ -145,7 +151,7 @@ impl Grant {
             ("permit-pty", String::new()),
             ("private-key-policy", "none".to_owned()),
             ("teleport-roles", serde_json::to_string(&roles)?),
-            ("teleport-route-to-cluster", self.cluster.clone()),
+            ("teleport-route-to-cluster", self.route().to_owned()),
             ("teleport-traits", self.traits.to_owned()),
         ];
         if !self.login_ip.is_empty() {

@@ -1,5 +1,10 @@
 //! The agent's own client against stand-ins: what every test of it shares.
 
+mod hostile;
+mod joining;
+mod routes;
+mod sessions;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

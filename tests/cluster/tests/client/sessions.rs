@@ -1,11 +1,9 @@
 //! Every release × door: what an authenticated client asks for.
 
-mod client;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{DOORS, Method, join};
+use crate::{DOORS, Method, join};
 use futures::StreamExt;
 use identity::{
     Clock, Cluster, Health, Heartbeat, Identity, KeyAlgorithm, Order, PrivateKey, ServiceHealth, Session, SystemClock,
@@ -24,9 +22,9 @@ async fn stand_in(release: Release) -> StandIn {
     stand_in
 }
 
-async fn enter(stand_in: &StandIn, door: client::Door, bot: &str) -> (Arc<Identity>, Arc<dyn Session>) {
+async fn enter(stand_in: &StandIn, door: crate::Door, bot: &str) -> (Arc<Identity>, Arc<dyn Session>) {
     stand_in.control().add_bot_token(bot, bot, &["machine"]);
-    let client = client::client(stand_in, door);
+    let client = crate::client(stand_in, door);
     let identity = join(&client, &Method::secret(), bot).await.unwrap();
     (identity.clone(), client.connect(identity).await.unwrap())
 }
@@ -71,6 +69,32 @@ async fn every_release_serves_outputs_authorities_and_renewals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_with_a_long_name_and_leaves() {
+    for release in [Release::V12, Release::V15, Release::Newest] {
+        let cluster_name = format!("{}.example.com", "long".repeat(12));
+        let stand_in = StandIn::start(Options { release, cluster_name, ..Options::default() }).await.unwrap();
+        stand_in.control().add_leaf("leaf.example.com").unwrap();
+        for (door, bot) in DOORS.into_iter().zip(["direct", "routed"]) {
+            let (_, session) = enter(&stand_in, door, bot).await;
+            let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+            let order = |leaf: Option<&str>| {
+                let target = Target::Identity(leaf.map(str::to_owned));
+                Order { target, roles: vec![], ttl: TTL, key: key.public_key().clone() }
+            };
+            let street =
+                |issued: identity::Issued| String::from_utf8_lossy(&issued.tls.der).contains("leaf.example.com");
+            assert!(street(session.issue(&order(Some("leaf.example.com"))).await.unwrap()), "{release:?} {door:?}");
+            assert!(!street(session.issue(&order(None)).await.unwrap()), "{release:?} {door:?}");
+            let failure = session.issue(&order(Some("nowhere"))).await.unwrap_err();
+            assert!(failure.message.contains("remote cluster \"nowhere\" is not found"), "{failure}");
+            let hosts = &session.authorities().await.unwrap().host;
+            let names: Vec<_> = hosts.iter().map(|authority| authority.cluster.as_str()).collect();
+            assert_eq!(names, [stand_in.cluster_name(), "leaf.example.com"], "{release:?} {door:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_reach_clusters_that_listen() {
     let unhealthy = |reason: &str| Health::Unhealthy(reason.to_owned());
     let service = |name: &str, health| {
@@ -87,7 +111,7 @@ async fn heartbeats_reach_clusters_that_listen() {
     };
     for release in Release::ALL {
         let stand_in = stand_in(release).await;
-        let (_, session) = enter(&stand_in, client::Door::Proxy, "robot").await;
+        let (_, session) = enter(&stand_in, crate::Door::Proxy, "robot").await;
         assert_eq!(session.heartbeat(&heartbeat).await.unwrap(), release >= Release::V17, "{release:?}");
         let heard = stand_in.control().heartbeats();
         assert_eq!(heard.len(), usize::from(release >= Release::V17));
@@ -104,7 +128,7 @@ async fn rotations_of_every_authority_are_announced_and_both_keys_trusted_meanwh
     for release in [Release::V15, Release::Newest] {
         let stand_in = stand_in(release).await;
         let control = stand_in.control();
-        let (_, session) = enter(&stand_in, client::Door::Auth, "robot").await;
+        let (_, session) = enter(&stand_in, crate::Door::Auth, "robot").await;
         for kind in [AuthorityKind::Host, AuthorityKind::User, AuthorityKind::Db] {
             let mut steps = session.rotations().await.unwrap();
             control.rotate(kind, RotationPhase::Init).unwrap();

@@ -1,10 +1,8 @@
 //! Every release × door × join method: the client proves, the stand-in really verifies.
 
-mod client;
-
 use std::sync::Arc;
 
-use client::{DOORS, Door, Method, join};
+use crate::{DOORS, Door, Method, join};
 use identity::{Cluster, FailureKind, JoinProof, Opening};
 use serde_json::json;
 use stand_in::evidence::{
@@ -97,7 +95,7 @@ fn of_subscription(subscription: &str) -> Allow {
 
 /// Joins, and uses what came back for a connection.
 async fn enter(world: &World, door: Door, method: &Method, token: &str) -> bool {
-    let client = client::client(&world.stand_in, door);
+    let client = crate::client(&world.stand_in, door);
     let identity = join(&client, method, token).await.unwrap_or_else(|e| panic!("{door:?} {token}: {e}"));
     let renewable = identity.tls.subject.renewable();
     let session = client.connect(identity).await.unwrap_or_else(|e| panic!("{door:?} {token}: {e}"));
@@ -160,7 +158,7 @@ async fn a_refusal_is_the_clusters_own_and_says_what_to_do() {
         let world = World::new(release).await;
         for door in DOORS {
             let refused = async |method: &Method, token: &str| {
-                let client = client::client(&world.stand_in, door);
+                let client = crate::client(&world.stand_in, door);
                 let failure = join(&client, method, token).await.err().unwrap();
                 assert_eq!(failure.message.matches("token expired").count().min(1), usize::from(token == "gone"));
                 failure
@@ -197,7 +195,7 @@ async fn a_machine_that_cannot_prove_itself_says_why_once() {
             Method::new("azure", Opening::Challenge, Box::new(move |_| Err(failure.clone())))
         };
         let method = failing(FailureKind::Unavailable);
-        let client = client::client(&world.stand_in, Door::Proxy);
+        let client = crate::client(&world.stand_in, Door::Proxy);
         let failure = join(&client, &method, "azure-token").await.err().unwrap();
         assert_eq!(failure.kind, FailureKind::Unavailable);
         assert!(failure.message.ends_with("no metadata service: is this a virtual machine of Azure?"), "{failure}");
@@ -211,7 +209,7 @@ async fn a_machine_that_cannot_prove_itself_says_why_once() {
 async fn version_12_does_not_know_azure() {
     let world = World::new(Release::V12).await;
     world.allow("azure-token", of_subscription("sub"));
-    let client = client::client(&world.stand_in, Door::Proxy);
+    let client = crate::client(&world.stand_in, Door::Proxy);
     let failure = join(&client, &world.azure(true), "azure-token").await.err().unwrap();
     assert_eq!(failure.kind, FailureKind::Unsupported);
     assert!(failure.message.contains("version 12.0.0"), "{failure}");
