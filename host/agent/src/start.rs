@@ -6,7 +6,7 @@ use std::sync::Arc;
 use config::{Config, Mistakes};
 use identity::{IDENTITY_SERVICE, SystemClock, Unmonitored};
 use renewal::Reload;
-use telemetry::{Diagnostics, Health};
+use telemetry::{Diagnostics, Services};
 use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
@@ -46,13 +46,14 @@ async fn run(config: Config) -> Result<(), String> {
         let (bot, _lock) = wiring::bot(config, parts, clock, Arc::new(Unmonitored)).await?;
         return bot.oneshot(shutdown).await.map_err(|all| list(&all));
     }
-    let services = parts.outputs.iter().map(|output| output.name().to_owned());
-    let health = Health::new(services.chain([IDENTITY_SERVICE.to_owned()]), clock.clone());
+    let outputs = parts.outputs.iter().map(|output| (output.name().to_owned(), output.settings().kind.clone()));
+    let own = (IDENTITY_SERVICE.to_owned(), IDENTITY_SERVICE.to_owned());
+    let services = Services::new(outputs.chain([own]), clock.clone());
     let diagnostics = config.diag_addr.clone();
-    let (bot, _lock) = wiring::bot(config, parts, clock, Arc::new(health.clone())).await?;
+    let (bot, _lock) = wiring::bot(config, parts, clock, Arc::new(services.clone())).await?;
     if let Some(address) = diagnostics {
         info!(target: "TBOT", "diag_addr configured, diagnostics service will be started.");
-        let bound = Diagnostics::bind(&address, health).await;
+        let bound = Diagnostics::bind(&address, services).await;
         tokio::spawn(bound.map_err(|e| format!("diag_addr {address} cannot be listened on: {e}"))?.serve());
     }
     bot.run(reload, shutdown).await.map_err(|failure| failure.to_string())

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::join_all;
-use identity::{Clock, Failure, FailureKind, IDENTITY_SERVICE, Monitor, Session, Timestamp};
+use identity::{Clock, Failure, FailureKind, Health, IDENTITY_SERVICE, Monitor, ServiceHealth, Session, Timestamp};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use crate::bot_identity::{BotIdentity, BotSettings};
+use crate::heartbeat::{keep_heartbeat, last_heartbeat};
 use crate::keys::KeyMaker;
 use crate::output::OutputJob;
 use crate::schedule::{go_duration, renew_after, retry_after, sleep};
@@ -75,6 +76,7 @@ impl Bot {
     }
 
     async fn pass(self, mut identity: BotIdentity) -> Result<(), Vec<Failure>> {
+        let started = Instant::now();
         let session = identity.obtain().await.map_err(|e| vec![e])?;
         info!(target: "TBOT", "Bot initialization complete.");
         info!(target: "TBOT", "One-shot mode enabled. Generating outputs.");
@@ -90,7 +92,17 @@ impl Bot {
             let hooked = if owed { output.run_hook().await } else { Ok(()) };
             renewed.and(hooked)
         });
-        let results = join_all(renewals).await;
+        let results: Vec<_> = join_all(renewals).await;
+        let services = self.outputs.iter().zip(&results).map(|(output, result)| ServiceHealth {
+            kind: output.settings().kind.clone(),
+            name: output.name().to_owned(),
+            health: result
+                .as_ref()
+                .map_or_else(|failure| Health::Unhealthy(failure.message.clone()), |_| Health::Healthy),
+            since: self.settings.clock.now(),
+        });
+        let method = &self.settings.method.description().method;
+        last_heartbeat(&*session, method, services.collect(), started.elapsed()).await;
         let failed: Vec<_> = results
             .into_iter()
             .zip(&self.outputs)
@@ -130,6 +142,9 @@ impl Bot {
                 }
             });
         }
+        let (monitor, clock) = (self.settings.monitor.clone(), self.settings.clock.clone());
+        let method = self.settings.method.description().method.clone();
+        tasks.spawn(keep_heartbeat(sessions.clone(), monitor, method, clock));
         tasks.spawn(watch_rotations(sessions, reload.clone()));
         let ended = tokio::select! {
             () = shutdown => Ok(()),

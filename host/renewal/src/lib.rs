@@ -5,6 +5,7 @@
 
 mod bot;
 mod bot_identity;
+mod heartbeat;
 mod hook;
 mod keys;
 mod output;

@@ -23,6 +23,10 @@ impl Monitor for Notes {
             self.0.lock().unwrap().push(result.err().map(|failure| failure.message.clone()));
         }
     }
+
+    fn services(&self) -> Vec<identity::ServiceHealth> {
+        Vec::new()
+    }
 }
 
 struct World {

@@ -228,3 +228,25 @@ async fn a_reload_renews_everything_at_once() {
     bot.run(reload, script).await.unwrap();
     assert_eq!((world.cluster.count("renew"), world.places[0].writes()), (1, 2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_come_at_the_start_and_every_half_hour_whether_they_arrive_or_not() {
+    let world = World::new(1);
+    world.run(&["a"], 2 * 3600).await.unwrap();
+    let sent = std::mem::take(&mut world.cluster.state().heartbeats);
+    assert!((4..=5).contains(&sent.len()), "{}", sent.len());
+    let startup: Vec<_> = sent.iter().map(|heartbeat| heartbeat.is_startup).collect();
+    assert!(startup[0] && !startup[1..].contains(&true), "{startup:?}");
+    assert!(sent[0].join_method == "token" && !sent[0].one_shot && !sent[0].hostname.is_empty());
+
+    world.cluster.state().heartbeat = failure(FailureKind::Unavailable);
+    world.run(&["a"], 1500).await.unwrap();
+    let tries = std::mem::take(&mut world.cluster.state().heartbeats).len();
+    assert_eq!(tries, 5, "it gives up until the next");
+    assert!(world.places[0].writes() >= 7, "outputs do not care");
+
+    world.bot(&["a", "bad"]).await.oneshot(std::future::pending()).await.unwrap();
+    let last = std::mem::take(&mut world.cluster.state().heartbeats);
+    assert!(last.len() == 1 && last[0].one_shot);
+    assert_eq!(last[0].services[0].health, identity::Health::Healthy);
+}

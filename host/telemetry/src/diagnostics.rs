@@ -11,12 +11,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use identity::{Health, Timestamp};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
-use crate::health::{Health, Services, Status};
+use crate::health::{Known, Services};
 use crate::metrics;
 
 /// Connections at a time: a scraper, a kubelet and some who wait.
@@ -29,7 +30,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A bound address that answers once [`Diagnostics::serve`] runs.
 pub struct Diagnostics {
     listener: TcpListener,
-    health: Health,
+    services: Services,
 }
 
 impl Diagnostics {
@@ -37,8 +38,8 @@ impl Diagnostics {
     ///
     /// # Errors
     /// Where it cannot be bound: the operator asked for it, so this ends the start.
-    pub async fn bind(address: &str, health: Health) -> std::io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, health })
+    pub async fn bind(address: &str, services: Services) -> std::io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await?, services })
     }
 
     /// Where it listens: the port, where 0 was asked for.
@@ -59,9 +60,9 @@ impl Diagnostics {
                 tokio::time::sleep(LOOK).await;
                 continue;
             };
-            let health = self.health.clone();
+            let services = self.services.clone();
             tokio::spawn(async move {
-                let service = service_fn(|request| answer(request, health.clone()));
+                let service = service_fn(|request| answer(request, services.clone()));
                 let mut server = http1::Builder::new();
                 server.timer(TokioTimer::new()).header_read_timeout(PATIENCE).keep_alive(false);
                 if let Err(e) = server.serve_connection(TokioIo::new(stream), service).await {
@@ -73,7 +74,7 @@ impl Diagnostics {
     }
 }
 
-async fn answer(request: Request<Incoming>, health: Health) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(request: Request<Incoming>, all: Services) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n"));
     }
@@ -81,16 +82,16 @@ async fn answer(request: Request<Incoming>, health: Health) -> Result<Response<F
     Ok(match path {
         "/livez" => text(StatusCode::OK, "ok\n"),
         "/metrics" => {
-            let mut response = text(StatusCode::OK, metrics::exposition(&health));
+            let mut response = text(StatusCode::OK, metrics::exposition(&all));
             let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             response.headers_mut().insert(header::CONTENT_TYPE, kind);
             response
         }
-        "/readyz" => ready(&health, None),
-        "/wait" => wait(&health, None).await,
+        "/readyz" => ready(&all, None),
+        "/wait" => wait(&all, None).await,
         _ => match (path.strip_prefix("/readyz/"), path.strip_prefix("/wait/")) {
-            (Some(service), _) => ready(&health, Some(service)),
-            (_, Some(service)) => wait(&health, Some(service)).await,
+            (Some(service), _) => ready(&all, Some(service)),
+            (_, Some(service)) => wait(&all, Some(service)).await,
             _ => text(
                 StatusCode::NOT_FOUND,
                 "there are /livez, /readyz, /readyz/<service>, /wait, /wait/<service> and /metrics\n",
@@ -99,16 +100,16 @@ async fn answer(request: Request<Incoming>, health: Health) -> Result<Response<F
     })
 }
 
-fn ready(health: &Health, service: Option<&str>) -> Response<Full<Bytes>> {
-    let (status, body) = state(health, &health.watch().borrow(), service);
+fn ready(all: &Services, service: Option<&str>) -> Response<Full<Bytes>> {
+    let (status, body) = state(all, &all.watch().borrow(), service);
     answer_json(status, &body)
 }
 
 /// Answers when all is well, or at once where that can never be.
-async fn wait(health: &Health, service: Option<&str>) -> Response<Full<Bytes>> {
-    let mut services = health.watch();
+async fn wait(all: &Services, service: Option<&str>) -> Response<Full<Bytes>> {
+    let mut services = all.watch();
     loop {
-        let (status, body) = state(health, &services.borrow_and_update(), service);
+        let (status, body) = state(all, &services.borrow_and_update(), service);
         if status != StatusCode::SERVICE_UNAVAILABLE {
             return answer_json(status, &body);
         }
@@ -116,35 +117,41 @@ async fn wait(health: &Health, service: Option<&str>) -> Response<Full<Bytes>> {
     }
 }
 
-fn state(health: &Health, services: &Services, only: Option<&str>) -> (StatusCode, Value) {
-    let now = health.clock.now();
+fn state(all: &Services, known: &Known, only: Option<&str>) -> (StatusCode, Value) {
+    let now = all.clock.now();
     if let Some(name) = only {
-        let Some(service) = services.get(name) else {
-            let known = services.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            return (StatusCode::NOT_FOUND, json!({"error": format!("service {name:?} not found, there are {known}")}));
+        let Some(service) = known.get(name) else {
+            let names = known.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            return (StatusCode::NOT_FOUND, json!({"error": format!("service {name:?} not found, there are {names}")}));
         };
-        let (status, reason) = service.status(now);
-        return (code(status == Status::Healthy), entry(status, &reason, service.expires));
+        let health = service.health(now);
+        return (code(health == Health::Healthy), entry(&health, service.expires));
     }
-    let mut all = Status::Healthy;
+    // The worst of all.
+    let (mut well, mut tried) = (true, true);
     let mut entries = serde_json::Map::new();
-    for (name, service) in services {
-        let (status, reason) = service.status(now);
-        all = match (all, status) {
-            (Status::Unhealthy, _) | (_, Status::Unhealthy) => Status::Unhealthy,
-            (Status::Initializing, _) | (_, Status::Initializing) => Status::Initializing,
-            _ => Status::Healthy,
-        };
-        entries.insert(name.clone(), entry(status, &reason, service.expires));
+    for (name, service) in known {
+        let health = service.health(now);
+        well &= !matches!(health, Health::Unhealthy(_));
+        tried &= health != Health::Initializing;
+        entries.insert(name.clone(), entry(&health, service.expires));
     }
-    (code(all == Status::Healthy), json!({"status": all.name(), "services": entries}))
+    let status = if !well {
+        "unhealthy"
+    } else if !tried {
+        "initializing"
+    } else {
+        "healthy"
+    };
+    (code(well && tried), json!({"status": status, "services": entries}))
 }
 
-fn entry(status: Status, reason: &str, expires: Option<identity::Timestamp>) -> Value {
-    let mut entry = json!({"status": status.name()});
-    if !reason.is_empty() {
-        entry["reason"] = reason.into();
-    }
+fn entry(health: &Health, expires: Option<Timestamp>) -> Value {
+    let mut entry = match health {
+        Health::Initializing => json!({"status": "initializing"}),
+        Health::Healthy => json!({"status": "healthy"}),
+        Health::Unhealthy(reason) => json!({"status": "unhealthy", "reason": reason}),
+    };
     if let Some(expires) = expires {
         entry["expires"] = expires.to_string().into();
     }
@@ -169,7 +176,7 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
-    use identity::{Clock, Failure, FailureKind, Monitor, Timestamp};
+    use identity::{Clock, Failure, FailureKind, Monitor, ServiceHealth};
     use std::sync::atomic::{AtomicI64, Ordering};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -183,9 +190,10 @@ mod tests {
         }
     }
 
-    async fn server() -> (SocketAddr, Health, Arc<Now>) {
+    async fn server() -> (SocketAddr, Services, Arc<Now>) {
         let clock = Arc::new(Now(AtomicI64::new(1000)));
-        let health = Health::new(["identity", "application-1"].map(String::from), clock.clone());
+        let health =
+            Services::new(["identity", "application-1"].map(|name| (name.into(), "application".into())), clock.clone());
         let server = Diagnostics::bind("127.0.0.1:0", health.clone()).await.unwrap();
         let address = server.address().unwrap();
         tokio::spawn(server.serve());
@@ -201,7 +209,7 @@ mod tests {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
-    fn ok(health: &Health, service: &str, until: i64) {
+    fn ok(health: &Services, service: &str, until: i64) {
         health.tried(service, Duration::from_millis(300), Ok(Timestamp(until)));
     }
 
@@ -221,6 +229,9 @@ mod tests {
         assert!(status == 503 && body.contains("was refused"), "{body}");
         assert_eq!(get(address, "/readyz/identity").await.0, 200);
         assert_eq!(get(address, "/readyz/no-such").await.0, 404);
+        let since: Vec<_> =
+            health.services().into_iter().map(|ServiceHealth { name, since, .. }| (name, since.0)).collect();
+        assert_eq!(since, [("application-1".into(), 1000), ("identity".into(), 1000)]);
         ok(&health, "application-1", 1500);
         clock.0.store(1500, Ordering::Relaxed);
         let (status, body) = get(address, "/readyz").await;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use identity::{Clock, Failure, Monitor, Timestamp};
+use identity::{Clock, Failure, Health, Monitor, ServiceHealth, Timestamp};
 use tokio::sync::watch;
 
 /// Bounds of the histogram of durations, seconds: a key and a signature take tenths, a session a second, an outage the time-out.
@@ -39,6 +39,10 @@ impl<const N: usize> Histogram<N> {
 /// What is known of one service.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Service {
+    /// Its type.
+    kind: String,
+    /// When it last became healthy or ceased to be.
+    since: Option<Timestamp>,
     /// Time at which what it has written ends; `None` before the first success.
     pub(crate) expires: Option<Timestamp>,
     /// Why the last try failed; empty after a success.
@@ -49,76 +53,52 @@ pub(crate) struct Service {
     pub(crate) duration: Histogram<8>,
 }
 
-/// How a service is now (surface §F.5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// Not tried to the end yet.
-    Initializing,
-    /// Its last try succeeded, and what it wrote is valid.
-    Healthy,
-    /// Its last try failed, or what it wrote has expired.
-    Unhealthy,
-}
-
-impl Status {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Initializing => "initializing",
-            Self::Healthy => "healthy",
-            Self::Unhealthy => "unhealthy",
-        }
-    }
-}
-
 impl Service {
-    /// How it is at `now`, and why.
-    pub(crate) fn status(&self, now: Timestamp) -> (Status, String) {
+    /// How it is at `now`: healthy only where the last try succeeded and what it wrote is valid.
+    pub(crate) fn health(&self, now: Timestamp) -> Health {
         match self.expires {
-            _ if !self.reason.is_empty() => (Status::Unhealthy, self.reason.clone()),
-            None => (Status::Initializing, "not renewed yet".into()),
-            Some(expires) if expires <= now => (Status::Unhealthy, format!("expired at {expires}")),
-            Some(_) => (Status::Healthy, String::new()),
+            _ if !self.reason.is_empty() => Health::Unhealthy(self.reason.clone()),
+            None => Health::Initializing,
+            Some(expires) if expires <= now => Health::Unhealthy(format!("expired at {expires}")),
+            Some(_) => Health::Healthy,
         }
     }
 }
 
-pub(crate) type Services = BTreeMap<String, Service>;
+/// By name.
+pub(crate) type Known = BTreeMap<String, Service>;
 
-/// The health of a running agent. Cheap to clone.
+/// Every service of a running agent. Cheap to clone.
 #[derive(Clone)]
-pub struct Health {
-    services: Arc<watch::Sender<Services>>,
+pub struct Services {
+    known: Arc<watch::Sender<Known>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) started: Timestamp,
 }
 
-impl Health {
-    /// Of these services, none of which has been tried.
-    pub fn new(services: impl IntoIterator<Item = String>, clock: Arc<dyn Clock>) -> Self {
-        let services = services.into_iter().map(|name| (name, Service::default())).collect();
-        Self { services: Arc::new(watch::Sender::new(services)), started: clock.now(), clock }
+impl Services {
+    /// These, by name and type, none of which has been tried.
+    pub fn new(named: impl IntoIterator<Item = (String, String)>, clock: Arc<dyn Clock>) -> Self {
+        let started = clock.now();
+        let service = |(name, kind)| (name, Service { kind, since: Some(started), ..Service::default() });
+        Self { known: Arc::new(watch::Sender::new(named.into_iter().map(service).collect())), started, clock }
     }
 
-    /// Of every service: name, how it is, and why it is not healthy.
-    pub fn services(&self) -> Vec<(String, Status, String)> {
-        let now = self.clock.now();
-        let named = |(name, service): (&String, &Service)| {
-            let (status, reason) = service.status(now);
-            (name.clone(), status, reason)
-        };
-        self.services.borrow().iter().map(named).collect()
-    }
-
-    pub(crate) fn watch(&self) -> watch::Receiver<Services> {
-        self.services.subscribe()
+    pub(crate) fn watch(&self) -> watch::Receiver<Known> {
+        self.known.subscribe()
     }
 }
 
-impl Monitor for Health {
+impl Monitor for Services {
     fn tried(&self, service: &str, took: Duration, result: Result<Timestamp, &Failure>) {
-        self.services.send_modify(|services| {
+        let now = self.clock.now();
+        self.known.send_modify(|services| {
             let entry = services.entry(service.to_owned()).or_default();
             entry.duration.add(&SECONDS, took.as_secs_f64());
+            let well = entry.expires.is_some() && entry.reason.is_empty();
+            if well != result.is_ok() || entry.since.is_none() {
+                entry.since = Some(now);
+            }
             match result {
                 Ok(expires) => {
                     entry.attempts.add(&ATTEMPTS, entry.failures_in_a_row as f64);
@@ -133,5 +113,16 @@ impl Monitor for Health {
                 }
             }
         });
+    }
+
+    fn services(&self) -> Vec<ServiceHealth> {
+        let now = self.clock.now();
+        let health = |(name, service): (&String, &Service)| ServiceHealth {
+            kind: service.kind.clone(),
+            name: name.clone(),
+            health: service.health(now),
+            since: service.since.unwrap_or(self.started),
+        };
+        self.known.borrow().iter().map(health).collect()
     }
 }

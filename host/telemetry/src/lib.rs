@@ -14,7 +14,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 pub use diagnostics::Diagnostics;
-pub use health::{Health, Status};
+pub use health::Services;
 pub use redaction::{redact, secret};
 
 /// How log lines look.

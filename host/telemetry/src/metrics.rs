@@ -2,12 +2,14 @@
 
 use std::fmt::Write;
 
-use crate::health::{ATTEMPTS, Health, Histogram, SECONDS, Service, Status};
+use identity::Health;
 
-pub(crate) fn exposition(health: &Health) -> String {
+use crate::health::{ATTEMPTS, Histogram, SECONDS, Service, Services};
+
+pub(crate) fn exposition(all: &Services) -> String {
     let mut out = String::new();
-    let now = health.clock.now();
-    let watched = health.watch();
+    let now = all.clock.now();
+    let watched = all.watch();
     let services = watched.borrow();
     let mut family = |name: &str, kind: &str, help: &str, one: &dyn Fn(&str, &Service) -> String| {
         let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
@@ -37,13 +39,13 @@ pub(crate) fn exposition(health: &Health) -> String {
         },
     );
     family("tbot_service_healthy", "gauge", "1 where the service is healthy.", &|label, service| {
-        let healthy = service.status(now).0 == Status::Healthy;
+        let healthy = service.health(now) == Health::Healthy;
         format!("tbot_service_healthy{{{label}}} {}\n", u8::from(healthy))
     });
     let _ = write!(
         out,
         "# HELP process_start_time_seconds When the agent started.\n# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds {}\n",
-        health.started.0
+        all.started.0
     );
     if let Some(bytes) = resident() {
         let _ = write!(

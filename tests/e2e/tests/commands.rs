@@ -133,6 +133,20 @@ async fn diagnostics_tell_the_truth_and_wait_waits_for_it() {
     assert!(!world.path("pid").exists());
 }
 
+#[tokio::test]
+async fn a_newer_cluster_hears_how_each_service_is() {
+    let world = World::newest().await;
+    let outputs = world.output(APP, "out") + &world.output("missing", "none");
+    world.configure(&world.proxy(), "", &outputs);
+    world.fails().await;
+    let heartbeats = world.control.heartbeats();
+    let [heartbeat] = heartbeats.as_slice() else { panic!("{heartbeats:?}") };
+    let text = format!("{heartbeat:?}");
+    for wanted in ["application-1", "application-2", "missing"] {
+        assert!(text.contains(wanted), "{wanted} is not in {text}");
+    }
+}
+
 #[test]
 fn copies_itself_completes_and_explains_itself() {
     let folder = tempfile::tempdir().unwrap();

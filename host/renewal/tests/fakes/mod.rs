@@ -43,6 +43,8 @@ pub struct State {
     pub issue: HashMap<String, Failure>,
     /// How long a renewal takes.
     pub delay: Duration,
+    pub heartbeats: Vec<Heartbeat>,
+    pub heartbeat: Option<Failure>,
     generation: u64,
 }
 
@@ -162,6 +164,12 @@ impl Session for FakeSession {
         let tls_certificates = vec![self.cluster.authority.clone()];
         let authority = Authority { cluster: self.info.name.clone(), tls_certificates, ssh_keys: vec![] };
         Ok(Arc::new(Authorities { user: vec![authority], ..Authorities::default() }))
+    }
+
+    async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<bool, Failure> {
+        self.cluster.state().heartbeats.push(heartbeat.clone());
+        refuse(self.cluster.state().heartbeat.as_ref())?;
+        Ok(true)
     }
 
     async fn rotations(&self) -> Result<BoxStream<'static, Result<(), Failure>>, Failure> {
