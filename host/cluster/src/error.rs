@@ -200,6 +200,14 @@ mod tests {
     }
 
     #[test]
+    fn a_version_that_is_not_admitted_says_what_to_set() {
+        let gate = "client version is unsupported, minimum supported version is 19.0.0";
+        let failure = status(&route(), &tonic::Status::permission_denied(gate));
+        assert_eq!(failure.kind, FailureKind::Unsupported);
+        assert!(failure.message.starts_with(gate) && failure.message.contains("TBOT_CLIENT_VERSION"), "{failure}");
+    }
+
+    #[test]
     fn one_message_names_every_address_and_its_reason() {
         let auth = Route { proxy: false, ..route() };
         let tried = vec![(route(), RouteError::connection("refused")), (auth, RouteError::connection("no TLS"))];

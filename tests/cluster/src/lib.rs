@@ -28,7 +28,7 @@ pub use api::bot_instances::Heartbeat;
 pub use control::Control;
 pub use faults::{Fault, Request};
 pub use net::backend::Greeter;
-pub use options::{Options, Release};
+pub use options::{Options, Release, Suite};
 pub use pki::authority::{AuthorityKind, RotationPhase};
 pub use state::Token;
 

@@ -15,6 +15,8 @@ pub struct Options {
     pub proxy_port: u16,
     /// Which release it behaves as.
     pub release: Release,
+    /// Which keys clients are to make, for releases that know suites (wire §e.2).
+    pub suite: Suite,
     /// Period of the tick at which application sessions become visible (rust-wire §4: up to one second). Zero: at once.
     pub session_tick: Duration,
     /// The platforms whose evidence is believed.
@@ -30,6 +32,7 @@ impl Default for Options {
             auth_port: 0,
             proxy_port: 0,
             release: Release::V15,
+            suite: Suite::default(),
             platforms: Platforms::default(),
             session_tick: Duration::from_secs(1),
             ttl_cap: Duration::from_secs(24 * 3600),
@@ -75,14 +78,46 @@ impl Release {
         }
     }
 
-    /// The signature suite, which releases before 17 do not know (wire §e.2).
-    pub(crate) fn suite(self) -> Option<(&'static str, i32)> {
-        self.is_modern().then_some(("balanced-v1", 2))
-    }
-
     /// Two keys per request, sessions made by the server, bot instances, heartbeats, `RegisterUsingToken` over gRPC.
     pub(crate) fn is_modern(self) -> bool {
         self >= Self::V17
+    }
+}
+
+/// A signature suite (wire §e.2); the numbers are those of the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Suite {
+    /// RSA everywhere.
+    Legacy = 1,
+    /// ECDSA where nothing speaks against it.
+    #[default]
+    Balanced = 2,
+    /// What FIPS allows.
+    Fips = 3,
+    /// For hardware modules.
+    Hsm = 4,
+}
+
+impl Suite {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Legacy, Self::Balanced, Self::Fips, Self::Hsm];
+
+    /// The name on the wire.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Legacy => "legacy",
+            Self::Balanced => "balanced-v1",
+            Self::Fips => "fips-v1",
+            Self::Hsm => "hsm-v1",
+        }
+    }
+}
+
+impl Options {
+    /// The suite, which releases before 17 do not know.
+    pub(crate) fn suite(&self) -> Option<Suite> {
+        self.release.is_modern().then_some(self.suite)
     }
 }
 

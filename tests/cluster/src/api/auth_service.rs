@@ -35,7 +35,7 @@ impl AuthService for AuthApi {
             server_features: Some(Features { kubernetes: true, app: true, db: true, desktop: true }),
             proxy_public_addr: state.proxy_address(),
             remote_addr: self.0.remote.to_string(),
-            signature_algorithm_suite: state.options.release.suite().map_or(0, |(_, number)| number),
+            signature_algorithm_suite: state.options.suite().map_or(0, |suite| suite as i32),
             ..PingResponse::default()
         }))
     }
@@ -85,7 +85,7 @@ impl AuthService for AuthApi {
     }
 
     async fn get_auth_preference(&self, _: Request<()>) -> Result<Response<AuthPreferenceV2>, Status> {
-        let suite = self.0.state.options.release.suite().map_or(0, |(_, number)| number);
+        let suite = self.0.state.options.suite().map_or(0, |suite| suite as i32);
         Ok(Response::new(AuthPreferenceV2 {
             kind: "cluster_auth_preference".to_owned(),
             version: "v2".to_owned(),

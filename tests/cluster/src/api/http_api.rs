@@ -167,8 +167,8 @@ fn discovery(connection: &Connection, is_ping: bool) -> Value {
         "db": { "postgres_listen_addr": listen, "mysql_listen_addr": listen },
         "tls_routing_enabled": true,
     });
-    if let Some((suite, _)) = release.suite() {
-        auth["signature_algorithm_suite"] = suite.into();
+    if let Some(suite) = state.options.suite() {
+        auth["signature_algorithm_suite"] = suite.name().into();
     }
     if release == Release::V15 {
         proxy["assist_enabled"] = false.into();

@@ -13,7 +13,7 @@ use super::{
     refusal::Refusal,
 };
 use crate::{
-    AuthorityKind,
+    AuthorityKind, Suite,
     pki::public_key::PublicKey,
     wire::teleport::join::v1::{
         AzureChallenge, AzureChallengeSolution, BotResult, Certificates, Challenge, ClientInit, ClientParams,
@@ -35,7 +35,7 @@ pub(crate) async fn converse(
     let unexpected = || Refusal::BadParameter("the join messages came in another order".to_owned()).status();
     let Some(Heard::ClientInit(client)) = next(requests).await? else { return Err(unexpected()) };
     let method = check_client(connection, &client)?;
-    let suite = connection.state.options.release.suite().map_or("legacy", |(name, _)| name);
+    let suite = connection.state.options.suite().map_or("legacy", Suite::name);
     let init = ServerInit { join_method: method, signature_algorithm_suite: suite.to_owned() };
     send(answers, Say::Init(init)).await?;
     let admission = match next(requests).await? {

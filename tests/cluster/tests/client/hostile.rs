@@ -4,9 +4,10 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::routes::facing;
 use crate::{Door, Method, join};
-use cluster::{Address, AddressKind, ClusterConfig, TeleportCluster};
-use identity::{Cluster, FailureKind, SystemClock};
+use cluster::AddressKind;
+use identity::{Cluster, FailureKind};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use stand_in::{Options, StandIn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -66,16 +67,6 @@ async fn server(protocols: &[&str], says: Says) -> u16 {
         }
     });
     port
-}
-
-fn facing(port: u16, kind: AddressKind) -> TeleportCluster {
-    TeleportCluster::new(ClusterConfig {
-        address: Address { host: "localhost".into(), port: Some(port), kind },
-        ca_pins: vec![],
-        authority_pem: None,
-        insecure: true,
-        clock: Arc::new(SystemClock),
-    })
 }
 
 fn http(status: &str, body: &str) -> Says {

@@ -26,6 +26,7 @@ pub enum Door {
     Proxy,
 }
 
+/// Both.
 pub const DOORS: [Door; 2] = [Door::Auth, Door::Proxy];
 
 /// What a method proves, given the challenge.
@@ -40,11 +41,13 @@ pub struct Method {
 }
 
 impl Method {
+    /// What it says of itself, and what it does.
     pub fn new(method: &str, opening: Opening, prove: Prove) -> Self {
         let description = MethodDescription { method: method.to_owned(), opening, keys: vec![] };
         Self { description, prove, asked: Mutex::default() }
     }
 
+    /// Method `token`.
     pub fn secret() -> Self {
         Self::new("token", Opening::Immediate, Box::new(|_| Ok(JoinProof::Secret)))
     }

@@ -157,8 +157,13 @@ fn trusting(stand_in: &StandIn) -> TlsConnector {
 }
 
 fn behind(balancer: &Balancer) -> TeleportCluster {
+    facing(balancer.address.port(), AddressKind::Proxy)
+}
+
+/// A client of whatever listens there, which verifies nothing at first.
+pub fn facing(port: u16, kind: AddressKind) -> TeleportCluster {
     TeleportCluster::new(ClusterConfig {
-        address: Address { host: "localhost".into(), port: Some(balancer.address.port()), kind: AddressKind::Proxy },
+        address: Address { host: "localhost".into(), port: Some(port), kind },
         ca_pins: vec![],
         authority_pem: None,
         insecure: true,
@@ -181,6 +186,38 @@ async fn behind_a_load_balancer_connections_are_upgraded() {
             assert_eq!(session.authorities().await.unwrap().user.len(), 1);
         }
     }
+}
+
+/// `auth_server` may be either: what answers is found out, and both reasons are told where nothing does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_may_be_either() {
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    for (port, bot) in [(stand_in.auth_addr().port(), "direct"), (stand_in.proxy_addr().port(), "routed")] {
+        stand_in.control().add_bot_token(bot, bot, &["machine"]);
+        let client = facing(port, AddressKind::Either);
+        let identity = join(&client, &Method::secret(), bot).await.unwrap();
+        client.connect(identity.clone()).await.unwrap();
+        stand_in.control().stop_listening();
+        let failure = client.connect(identity).await.err().unwrap();
+        assert_eq!(failure.kind, FailureKind::Unavailable);
+        for tried in ["as auth server: ", "as proxy: "] {
+            assert_eq!(failure.message.matches(tried).count(), 1, "{failure}");
+        }
+        stand_in.control().start_listening().await.unwrap();
+    }
+}
+
+/// A refusal is final: no second attempt at another route, and no second error behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_at_one_route_is_not_tried_at_another() {
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    for port in [stand_in.auth_addr().port(), stand_in.proxy_addr().port()] {
+        let failure = join(&facing(port, AddressKind::Either), &Method::secret(), "wrong").await.err().unwrap();
+        assert_eq!(failure.kind, FailureKind::Denied);
+        assert!(failure.message.contains("token expired or not found; the token is wrong"), "{failure}");
+        assert!(!failure.message.contains(" as "), "{failure}");
+    }
+    assert_eq!(stand_in.control().calls("register") + stand_in.control().calls("credentials"), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

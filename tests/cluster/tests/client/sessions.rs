@@ -9,7 +9,7 @@ use identity::{
     Clock, Cluster, Health, Heartbeat, Identity, KeyAlgorithm, Order, PrivateKey, ServiceHealth, Session, SystemClock,
     Target,
 };
-use stand_in::{AuthorityKind, Options, Release, RotationPhase, StandIn};
+use stand_in::{AuthorityKind, Options, Release, RotationPhase, StandIn, Suite};
 
 const TTL: Duration = Duration::from_secs(600);
 
@@ -90,6 +90,19 @@ async fn a_cluster_with_a_long_name_and_leaves() {
             let hosts = &session.authorities().await.unwrap().host;
             let names: Vec<_> = hosts.iter().map(|authority| authority.cluster.as_str()).collect();
             assert_eq!(names, [stand_in.cluster_name(), "leaf.example.com"], "{release:?} {door:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_suite_is_understood() {
+    for release in [Release::V15, Release::V17, Release::Newest] {
+        for suite in Suite::ALL {
+            let stand_in = StandIn::start(Options { release, suite, ..Options::default() }).await.unwrap();
+            let (_, session) = enter(&stand_in, crate::Door::Proxy, "robot").await;
+            let known =
+                if release == Release::V15 { identity::Suite::Legacy } else { identity::Suite::parse(suite.name()) };
+            assert_eq!(session.info().suite, known, "{release:?} {suite:?}");
         }
     }
 }
