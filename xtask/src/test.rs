@@ -15,6 +15,7 @@ pub(crate) fn test(root: &Path) -> Result<()> {
         ("curl", "curl"),
         ("ssh-keygen", "openssh-client"),
         ("systemd-analyze", "systemd"),
+        ("strace", "strace"),
     ])?;
     plugins::build(root, false)?;
     let mut counts = Counts::default();

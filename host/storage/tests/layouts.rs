@@ -133,3 +133,46 @@ async fn nothing_of_others_is_lost_or_followed() {
         assert_eq!(names(outside.path()), ["key"], "{hostile}");
     }
 }
+
+/// Another process of the same user exchanges names as fast as it can: a write may fail, but nothing outside is read or written.
+#[test]
+fn names_exchanged_during_a_write_lead_nowhere() {
+    for layout in [Layout::Plain, Layout::Generations] {
+        let (folder, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = folder.path();
+        let victim = outside.path().join("victim");
+        std::fs::write(&victim, "precious").unwrap();
+        let done = AtomicBool::new(false);
+        let destination = directory(path, layout);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let write = |generation: &str| runtime.block_on(destination.write(set(generation)));
+        write("first").unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let names =
+                    ["key", "tlscert", "cockroach", ".tbot-staged", ".tbot-commit", "..fresh", "..data", "..gen-3"];
+                for round in (0..).take_while(|_| !done.load(Ordering::Relaxed)) {
+                    let name = path.join(names[round % names.len()]);
+                    let _ = std::fs::rename(&name, path.join("taken"));
+                    let target = if round % 3 == 0 { outside.path() } else { &victim };
+                    let _ = symlink(target, &name);
+                    std::thread::yield_now();
+                    let _ = std::fs::remove_file(&name);
+                    let _ = std::fs::remove_dir_all(path.join("taken"));
+                    let _ = std::fs::remove_file(path.join("taken"));
+                }
+            });
+            for generation in 0..100 {
+                let _ = write(&generation.to_string());
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious", "{layout:?}");
+        assert_eq!(names(outside.path()), ["victim"], "{layout:?}");
+        // What is left of it is removed by hand, as an error says; then all is well again.
+        std::fs::remove_dir_all(path).unwrap();
+        std::fs::create_dir(path).unwrap();
+        write("last").unwrap();
+        assert_eq!(std::fs::read_to_string(path.join("key")).unwrap(), "last");
+    }
+}
