@@ -138,7 +138,7 @@ async fn over_http(route: &Route, trust: &Trust, registration: &Registration<'_>
 }
 
 /// Joins over gRPC, by the newest protocol that the cluster knows. `None` where it knows none for this method.
-async fn grpc(
+pub(crate) async fn grpc(
     connection: &Connection,
     route: &Route,
     version: &str,

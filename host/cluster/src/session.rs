@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt};
 use identity::{
-    Authorities, Authority, Certificates, Clock, ClusterInfo, Failure, FailureKind, Heartbeat, Identity, Issued, Order,
-    PublicKey, Session, Suite,
+    Authorities, Authority, Certificates, Clock, ClusterInfo, Failure, FailureKind, Heartbeat, Identity, Issued,
+    Joining, Order, PublicKey, Session, Suite,
 };
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
@@ -20,7 +20,8 @@ use crate::channel::{ANSWER_BYTES, CALL_TIMEOUT, Connection, speaking};
 use crate::error::{RouteError, status};
 use crate::heartbeat;
 use crate::issue::Issuer;
-use crate::join::certificates;
+use crate::join::{self, certificates};
+use crate::registration::Registration;
 use crate::version::{Major, client_version};
 use crate::wire::proto::auth_service_client::AuthServiceClient;
 use crate::wire::proto::{Event, FilterEntry, GetRoleRequest, PingRequest, UserCertsRequest, Watch, WatchKind, event};
@@ -152,6 +153,17 @@ impl Session for GrpcSession {
         certificates(answer.map_err(|e| unanswered(&e, status(&self.caller.route, &e)))?)
     }
 
+    async fn rejoin(&self, joining: Joining<'_>) -> Result<Certificates, Failure> {
+        let (route, version) = (&self.caller.route, &self.info.version);
+        let anew = || Failure::new(FailureKind::Unsupported, "this cluster keeps no bot instances: join anew");
+        if !Major::parse(version).bot_instances() {
+            return Err(anew());
+        }
+        let registration = Registration::new(joining, self.clock.now()).await?;
+        let joined = join::grpc(&self.caller.connection, route, version, &registration).await;
+        joined.map_err(|e| e.failure)?.ok_or_else(anew)
+    }
+
     async fn issue(&self, order: &Order) -> Result<Issued, Failure> {
         self.issuer.issue(order).await
     }
@@ -172,7 +184,7 @@ impl Session for GrpcSession {
     }
 
     async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<bool, Failure> {
-        if !Major::parse(&self.info.version).heartbeats() {
+        if !Major::parse(&self.info.version).bot_instances() {
             return Ok(false);
         }
         let request = heartbeat::request(heartbeat, self.clock.now(), &self.info.version);

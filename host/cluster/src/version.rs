@@ -24,8 +24,8 @@ impl Major {
         self >= Self(14)
     }
 
-    /// `SubmitHeartbeat` exists (wire §f.5).
-    pub(crate) fn heartbeats(self) -> bool {
+    /// Every join is an instance of the bot, which says how it is (wire §f.5, §g.3).
+    pub(crate) fn bot_instances(self) -> bool {
         self >= Self(16)
     }
 

@@ -84,6 +84,18 @@ pub trait Session: Send + Sync {
     /// # Errors
     /// [`crate::FailureKind::Revoked`] for a lock or a generation mismatch, [`crate::FailureKind::AnswerLost`] where the request may have been counted.
     async fn renew(&self, key: &PublicKey, ttl: Duration) -> Result<Certificates, Failure>;
+    /// Joins again over this connection, so that the cluster knows the bot by its instance (wire §d.1). Clusters before version 16 keep no
+    /// instances.
+    ///
+    /// # Errors
+    /// [`crate::FailureKind::Unsupported`] where [`Cluster::join`] is the way; otherwise as there.
+    async fn rejoin(&self, joining: Joining<'_>) -> Result<Certificates, Failure> {
+        let message = format!(
+            "this cluster keeps no bot instances: join method `{}` joins anew",
+            joining.method.description().method
+        );
+        Err(Failure::new(crate::FailureKind::Unsupported, message))
+    }
     /// Issues the certificate of one output: impersonation (shared by equal roles), look-up, application session until visible, route
     /// (wire §f.6–f.8). Returns once the certificate is usable.
     ///

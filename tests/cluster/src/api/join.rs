@@ -74,7 +74,9 @@ pub(crate) fn redeem(connection: &Connection, application: &Application<'_>) -> 
         if renewable {
             bot.generation = 1;
         }
-        bot.instance = uuid();
+        // Who joins again as itself stays the same instance (wire §d.1).
+        let caller = connection.caller.as_ref().filter(|caller| caller.user == user);
+        bot.instance = caller.and_then(|caller| caller.bot_instance.clone()).unwrap_or_else(uuid);
         bot.roles.clone_from(&token.roles);
         let grant = Grant {
             roles: vec![user.clone()],

@@ -1,14 +1,18 @@
 //! Every release × door × join method: the client proves, the stand-in really verifies.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::{DOORS, Door, Method, join};
-use identity::{Cluster, FailureKind, JoinProof, Opening};
+use identity::{
+    Clock, Cluster, FailureKind, Identity, JoinProof, Joining, KeyAlgorithm, Opening, PrivateKey, SystemClock,
+};
 use serde_json::json;
 use stand_in::evidence::{
     Allow, AwsKey, AzureCloud, AzureRule, IamRule, IdTokenRules, Platforms, TokenIssuer, VirtualMachine,
 };
 use stand_in::{Options, Release, StandIn, Token};
+use zeroize::Zeroizing;
 
 const ID_TOKEN_METHODS: [&str; 10] = [
     "github",
@@ -202,6 +206,37 @@ async fn a_machine_that_cannot_prove_itself_says_why_once() {
         assert_eq!(method.asked.lock().unwrap().len(), 1, "{release:?}");
         let challenge = method.asked.lock().unwrap()[0].challenge.clone().unwrap();
         assert_eq!(challenge.len(), 32, "fits the nonce of the metadata service");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_joins_again_as_itself_stays_the_same_instance() {
+    for release in Release::ALL {
+        let world = World::new(release).await;
+        world.allow("azure-token", of_subscription("sub"));
+        world.allow("jwt", world.rules("gitlab"));
+        let jwt = world.id_token("gitlab", json!({ "repository": "ours" }));
+        for (method, token) in [(world.azure(true), "azure-token"), (jwt, "jwt")] {
+            if release == Release::V12 && token == "azure-token" {
+                continue;
+            }
+            let client = crate::client(&world.stand_in, Door::Proxy);
+            let first = join(&client, &method, token).await.unwrap();
+            let session = client.connect(first.clone()).await.unwrap();
+            let key = Arc::new(PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap());
+            let (ttl, secret) = (Duration::from_secs(600), Zeroizing::new(token.to_owned()));
+            let joining = Joining { method: &method, config: "{}", token: secret, key: key.public_key(), ttl };
+            let again = session.rejoin(joining).await;
+            if release < Release::V17 {
+                assert_eq!(again.unwrap_err().kind, FailureKind::Unsupported, "{release:?}");
+                continue;
+            }
+            let again = Identity::new(key, again.unwrap(), SystemClock.now()).unwrap();
+            let instance = |identity: &Identity| identity.tls.subject.attribute("2.20").map(str::to_owned);
+            assert!(instance(&first).is_some() && instance(&again) == instance(&first), "{release:?} {token}");
+            let anew = join(&client, &method, token).await.unwrap();
+            assert_ne!(instance(&anew), instance(&first), "{release:?} {token}");
+        }
     }
 }
 
