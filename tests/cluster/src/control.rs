@@ -11,7 +11,7 @@ use crate::{
     AuthorityKind, RotationPhase,
     api::{bot_instances::Heartbeat, resources, watch::Change},
     faults::{Fault, Request},
-    net::listener,
+    net::{database::DatabaseFiles, listener},
     pki::authority::Authority,
     state::{App, Database, State, Token},
 };
@@ -50,7 +50,7 @@ impl Control {
         self.0.registry().tokens.contains_key(name)
     }
 
-    /// Adds or replaces an HTTP application: `public_address` without a port, `uri` as `http://host:port`.
+    /// Adds or replaces an application: `public_address` without a port, `uri` as `http://host:port` or `tcp://host:port`.
     pub fn add_app(&self, name: &str, public_address: &str, uri: &str) {
         let app = App { public_address: public_address.to_owned(), uri: uri.to_owned() };
         self.0.registry().apps.insert(name.to_owned(), app);
@@ -61,7 +61,8 @@ impl Control {
         self.0.registry().apps.remove(name);
     }
 
-    /// Adds or replaces a database, for look-ups only.
+    /// Adds or replaces a database: its protocol as in a resource (`postgres`), and `host:port` of a server that speaks
+    /// TLS with a certificate of [`Self::sign_database`].
     pub fn add_database(&self, name: &str, protocol: &str, uri: &str) {
         let database = Database { protocol: protocol.to_owned(), uri: uri.to_owned() };
         self.0.registry().databases.insert(name.to_owned(), database);
@@ -77,6 +78,14 @@ impl Control {
         Ok(())
     }
 
+    /// A certificate for a database server on this machine, and whom it is to let in.
+    ///
+    /// # Errors
+    /// When keys cannot be made.
+    pub fn sign_database(&self) -> Result<DatabaseFiles> {
+        DatabaseFiles::new(&self.0)
+    }
+
     /// Changes the roles a bot may impersonate, from the next request on. Unknown bots are ignored.
     pub fn set_roles(&self, bot: &str, roles: &[&str]) {
         if let Some(bot) = self.0.registry().bots.get_mut(&format!("bot-{bot}")) {
@@ -85,7 +94,9 @@ impl Control {
     }
 
     /// Lets a method fail `times` times, or for ever with `None`. A method is named in full
-    /// (`/proto.AuthService/Ping`, `POST /v2/tokens/register`) or by its last part (`Ping`, `register`).
+    /// (`/proto.AuthService/Ping`, `POST /v2/tokens/register`) or by its last part (`Ping`, `register`). Connections that
+    /// are no requests have methods too: `teleport-auth`, `teleport-transport-dial`, `teleport-tcp`, `teleport-postgres` and
+    /// so on; they have no answer to lose, so that fault cuts them.
     pub fn fault(&self, method: &str, fault: Fault, times: Option<u32>) {
         self.0.faults.add(method, fault, times);
     }

@@ -1,8 +1,8 @@
 //! A stand-in Teleport cluster for tests: real TLS, real certificates, the wire of a real cluster, and faults on demand.
 //!
 //! It must satisfy the original agent as well as ours, so it follows recordings of a real cluster (`tests/recordings`) and
-//! the wire specification, never our client. Left out: the SSH tunnel through the proxy (wire §f.2.B), databases beyond
-//! their look-up, and connection upgrades.
+//! the wire specification, never our client. Left out: a second key exchange in the SSH tunnel, and databases that ask for
+//! TLS in the middle of their protocol other than PostgreSQL (MySQL).
 
 mod api;
 mod control;
@@ -11,6 +11,7 @@ mod faults;
 mod net;
 mod options;
 mod pki;
+mod ssh;
 mod state;
 
 /// Generated from the agent's own protobuf files.
@@ -27,7 +28,7 @@ use sha2::{Digest, Sha256};
 pub use api::bot_instances::Heartbeat;
 pub use control::Control;
 pub use faults::{Fault, Request};
-pub use net::backend::Greeter;
+pub use net::{backend::Greeter, database::DatabaseFiles};
 pub use options::{Options, Release, Suite};
 pub use pki::authority::{AuthorityKind, RotationPhase};
 pub use state::Token;

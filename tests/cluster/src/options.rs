@@ -19,6 +19,8 @@ pub struct Options {
     pub suite: Suite,
     /// Period of the tick at which application sessions become visible (rust-wire §4: up to one second). Zero: at once.
     pub session_tick: Duration,
+    /// A load balancer that hides protocol names stands in front of the proxy, on its port (wire §i.6).
+    pub strip_alpn: bool,
     /// The platforms whose evidence is believed.
     pub platforms: Platforms,
     /// Longest life of a certificate: 24 hours on a real cluster (wire §g.1).
@@ -33,6 +35,7 @@ impl Default for Options {
             proxy_port: 0,
             release: Release::V15,
             suite: Suite::default(),
+            strip_alpn: false,
             platforms: Platforms::default(),
             session_tick: Duration::from_secs(1),
             ttl_cap: Duration::from_secs(24 * 3600),

@@ -19,7 +19,11 @@ use super::{
     sessions::{self, Access},
     trust_service,
 };
-use crate::{Release, net::backend, wire::types::RegisterUsingTokenRequest};
+use crate::{
+    Release,
+    net::{backend, upgrade},
+    wire::types::RegisterUsingTokenRequest,
+};
 
 /// Answers one HTTP request, on either port.
 pub(crate) async fn serve(connection: Arc<Connection>, request: Request<Incoming>) -> Response<Body> {
@@ -88,6 +92,7 @@ async fn proxy(connection: &Connection, path: &str, request: Request<Incoming>) 
         (&Method::GET, ping) if ping == "/webapi/ping" || ping.starts_with("/webapi/ping/") => {
             Ok(compact(&discovery(connection, true)))
         }
+        (&Method::GET, "/webapi/connectionupgrade") => upgrade::answer(connection, request),
         (&Method::POST, "/webapi/host/credentials") => join(connection, request).await,
         (_, other) if other.starts_with("/webapi/") => Err(Refusal::NotFound(format!("path {other} not found"))),
         _ => Ok(json::found("/web/login")),

@@ -16,6 +16,14 @@ pub(crate) enum Refusal {
     Internal(String),
 }
 
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.status().message())
+    }
+}
+
+impl std::error::Error for Refusal {}
+
 impl Refusal {
     pub fn status(&self) -> Status {
         let (code, message) = match self {

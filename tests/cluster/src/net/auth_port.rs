@@ -6,7 +6,10 @@ use anyhow::{Result, ensure};
 use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 
-use super::serve::{self, Protocol};
+use super::{
+    serve::{self, Protocol},
+    tls::Shown,
+};
 use crate::state::State;
 
 /// The names below which a cluster's name is encoded (wire §0.1).
@@ -18,14 +21,14 @@ pub(crate) async fn handle(state: Arc<State>, stream: TcpStream, remote: SocketA
     ensure!(admits(hello.server_name().unwrap_or_default()), "the server name encodes no cluster");
     let offered: Vec<Vec<u8>> = hello.alpn().map(|list| list.map(<[u8]>::to_vec).collect()).unwrap_or_default();
     let offers = |protocol: &str| offered.iter().any(|offer| offer == protocol.as_bytes());
-    let configs = state.tls();
     // Something unknown alone meets the `h2` list and earns the alert `no_application_protocol` (wire §o).
-    let (config, protocol) = if offers("h2") || !(offered.is_empty() || offers("http/1.1")) {
-        (configs.auth_grpc.clone(), Protocol::Grpc)
+    let (protocols, protocol): (&[&str], _) = if offers("h2") || !(offered.is_empty() || offers("http/1.1")) {
+        (&["h2"], Protocol::Grpc)
     } else {
-        (configs.auth_json.clone(), Protocol::Http1)
+        // As Go answers a client that offers `http/1.1` only.
+        (&[], Protocol::Http1)
     };
-    let tls = start.into_stream(config).await?;
+    let tls = start.into_stream(state.tls().offering(Shown::Host, protocols)).await?;
     serve::serve(state, tls, remote, "auth", protocol).await
 }
 

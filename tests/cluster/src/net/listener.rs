@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{auth_port, proxy_port};
+use super::{auth_port, load_balancer, proxy_port};
 use crate::state::{Ports, State};
 
 /// Opens both ports: those of the options at first, the same ones again after an outage.
@@ -21,11 +21,12 @@ pub(crate) async fn open(state: &Arc<State>) -> Result<()> {
     let ports = Ports { auth: auth.local_addr()?, proxy: proxy.local_addr()? };
     // The second opening finds the same addresses.
     let _ = state.ports.set(ports);
-    let tasks = [
-        tokio::spawn(accept(state.clone(), auth, auth_port::handle)),
-        tokio::spawn(accept(state.clone(), proxy, proxy_port::handle)),
-    ];
-    listeners(state).extend(tasks);
+    let in_front = if state.options.strip_alpn {
+        tokio::spawn(accept(state.clone(), proxy, load_balancer::handle))
+    } else {
+        tokio::spawn(accept(state.clone(), proxy, proxy_port::handle))
+    };
+    listeners(state).extend([tokio::spawn(accept(state.clone(), auth, auth_port::handle)), in_front]);
     Ok(())
 }
 
@@ -56,20 +57,24 @@ where
 {
     loop {
         let Ok((stream, remote)) = listener.accept().await else { continue };
-        let mut cut = state.cut.subscribe();
-        let state = state.clone();
-        tokio::spawn(async move {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "no TCP_NODELAY");
-            }
-            tokio::select! {
-                result = handle(state, stream, remote) => {
-                    if let Err(error) = result {
-                        tracing::debug!(error = format!("{error:#}"), "connection");
-                    }
-                }
-                _ = cut.changed() => {}
-            }
-        });
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "no TCP_NODELAY");
+        }
+        until_cut(&state, handle(state.clone(), stream, remote));
     }
+}
+
+/// Runs a connection in the background until it ends or is cut.
+pub(crate) fn until_cut(state: &State, work: impl Future<Output = Result<()>> + Send + 'static) {
+    let mut cut = state.cut.subscribe();
+    tokio::spawn(async move {
+        tokio::select! {
+            result = work => {
+                if let Err(error) = result {
+                    tracing::debug!(error = format!("{error:#}"), "connection");
+                }
+            }
+            _ = cut.changed() => {}
+        }
+    });
 }

@@ -1,102 +1,113 @@
-//! The proxy port: looks at the protocols a client offers and sends it on (wire §f.2, §o).
+//! The proxy port: looks at the protocols a client offers and sends it on (wire §f.2, §i, §o).
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustls::server::Acceptor;
 use tokio::{io::copy_bidirectional, net::TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
+    admission,
     auth_port::{API_DOMAIN, decode_hex},
-    serve::{self, Protocol},
+    database, framing,
+    serve::{self, Protocol, caller},
+    stream::{Stream, read_hello},
+    tcp_app,
+    tls::Shown,
 };
-use crate::state::State;
-
-/// More than the largest ClientHello a client sends.
-const HELLO_LIMIT: usize = 16 * 1024;
-
-/// How long to wait for more of a ClientHello that came in pieces.
-const PIECE: Duration = Duration::from_millis(2);
+use crate::{ssh, state::State};
 
 /// What prefixes the protocol of connections meant for an auth server.
 const AUTH_PREFIX: &str = "teleport-auth@";
 
-/// What prefixes the protocols of agents behind a proxy.
-const TUNNEL_PREFIX: &str = "teleport-reversetunnel";
+/// The protocols of SSH tunnels, in our order of preference.
+const TUNNEL: [&str; 2] = ["teleport-reversetunnelv2", "teleport-reversetunnel"];
+
+/// The protocol of applications that are not HTTP.
+const TCP_APP: &str = "teleport-tcp";
+
+/// What ends the name of a protocol whose bytes come in frames (wire §i.1).
+const FRAMED: &str = "-ping";
 
 pub(crate) async fn handle(state: Arc<State>, stream: TcpStream, remote: SocketAddr) -> Result<()> {
-    let hello = peek(&stream).await?;
-    let configs = state.tls();
-    let known = hello.protocols.iter().find_map(|protocol| match protocol.as_str() {
-        "teleport-proxy-grpc" => Some((configs.web_grpc.clone(), Protocol::Grpc)),
-        "h2" | "http/1.1" => Some((configs.web.clone(), Protocol::Web)),
-        _ => None,
-    });
-    if let Some(cluster) = hello.protocols.first().and_then(|first| first.strip_prefix(AUTH_PREFIX)) {
-        return relay(&state, stream, cluster).await;
-    }
-    if hello.protocols.iter().any(|protocol| protocol.starts_with(TUNNEL_PREFIX)) {
-        // Who asks wants to know whether protocol names arrive (wire §i.6): the handshake is the answer.
-        TlsAcceptor::from(configs.web_tunnel.clone()).accept(stream).await?;
-        return Ok(());
-    }
-    let (config, protocol) = match known {
-        Some(route) => route,
-        None if hello.protocols.is_empty() || hello.server_name != API_DOMAIN => {
-            (configs.web_bare.clone(), Protocol::Http1)
+    route(state, Box::new(stream), remote, Shown::Web).await
+}
+
+/// Where a connection goes.
+enum Route<'a> {
+    Tunnel,
+    JoinByGrpc,
+    Web,
+    /// The protocol without the suffix of frames.
+    Connection(&'a str),
+}
+
+/// Serves a connection: one that came in at the port, or one inside an upgraded connection (wire §i.6), which is shown
+/// another certificate.
+pub(crate) fn route(
+    state: Arc<State>,
+    stream: Stream,
+    remote: SocketAddr,
+    shown: Shown,
+) -> Pin<Box<dyn Future<Output = Result<()>> + Send>> {
+    // Boxed because an upgraded connection comes back here.
+    Box::pin(async move {
+        let (hello, stream) = read_hello(stream).await?;
+        if let Some(cluster) = hello.protocols.first().and_then(|first| first.strip_prefix(AUTH_PREFIX)) {
+            return relay(&state, stream, cluster).await;
         }
-        None => bail!("no known protocol among {:?}", hello.protocols),
-    };
-    let tls = TlsAcceptor::from(config).accept(stream).await?;
-    serve::serve(state, tls, remote, "proxy", protocol).await
+        let found = hello.protocols.iter().find_map(|offer| match offer.as_str() {
+            "teleport-proxy-grpc" => Some(Route::JoinByGrpc),
+            "h2" | "http/1.1" => Some(Route::Web),
+            tunnel if TUNNEL.contains(&tunnel) => Some(Route::Tunnel),
+            other => {
+                let base = other.strip_suffix(FRAMED).unwrap_or(other);
+                (base == TCP_APP || database::speaks(base)).then_some(Route::Connection(base))
+            }
+        });
+        if found.is_none() && !hello.protocols.is_empty() && hello.server_name == API_DOMAIN {
+            bail!("no known protocol among {:?}", hello.protocols);
+        }
+        let framed = |base: &str| format!("{base}{FRAMED}");
+        let protocols: Vec<String> = match found {
+            Some(Route::Tunnel) => TUNNEL.map(str::to_owned).to_vec(),
+            Some(Route::JoinByGrpc) => vec!["h2".to_owned(), "teleport-proxy-grpc".to_owned()],
+            Some(Route::Web) => vec!["h2".to_owned(), "http/1.1".to_owned()],
+            Some(Route::Connection(base)) => vec![framed(base), base.to_owned()],
+            // As if the client had offered none (wire §o).
+            None => Vec::new(),
+        };
+        let tls = TlsAcceptor::from(state.tls().offering(shown, &protocols)).accept(stream).await?;
+        match found {
+            Some(Route::Tunnel) => ssh::serve(state, Box::new(tls)).await,
+            Some(Route::JoinByGrpc) => serve::serve(state, tls, remote, "proxy", Protocol::Grpc).await,
+            Some(Route::Web) => serve::serve(state, tls, remote, "proxy", Protocol::Web).await,
+            None => serve::serve(state, tls, remote, "proxy", Protocol::Http1).await,
+            Some(Route::Connection(base)) => {
+                let caller = caller(tls.get_ref().1)?;
+                let in_frames = tls.get_ref().1.alpn_protocol() == Some(framed(base).as_bytes());
+                let base = base.to_owned();
+                let work = |stream: Stream| async move {
+                    match base.as_str() {
+                        TCP_APP => tcp_app::serve(&state, stream, caller).await,
+                        database => database::serve(&state, stream, caller, database).await,
+                    }
+                };
+                if in_frames { framing::pinged(Box::new(tls), work).await } else { work(Box::new(tls)).await }
+            }
+        }
+    })
 }
 
 /// Raw bytes to the auth port: TLS is not ended here.
-async fn relay(state: &State, mut stream: TcpStream, encoded: &str) -> Result<()> {
+async fn relay(state: &Arc<State>, mut stream: Stream, encoded: &str) -> Result<()> {
     let label = encoded.strip_suffix(API_DOMAIN).and_then(|label| label.strip_suffix('.'));
     let cluster = label.and_then(decode_hex).context("the protocol names no cluster")?;
     ensure!(cluster == state.options.cluster_name, "cluster `{cluster}` is not this one");
+    admission::admit(state, "teleport-auth", "").await?;
     let auth = state.ports.get().context("the auth port is not open")?.auth;
     let mut upstream = TcpStream::connect(auth).await?;
     upstream.set_nodelay(true)?;
     copy_bidirectional(&mut stream, &mut upstream).await?;
     Ok(())
-}
-
-struct Hello {
-    server_name: String,
-    protocols: Vec<String>,
-}
-
-/// Reads the ClientHello without consuming it.
-async fn peek(stream: &TcpStream) -> Result<Hello> {
-    let mut buffer = vec![0; HELLO_LIMIT];
-    let mut seen = 0;
-    loop {
-        let length = stream.peek(&mut buffer).await?;
-        ensure!(length > 0, "closed before a ClientHello");
-        if length == seen {
-            tokio::time::sleep(PIECE).await;
-            continue;
-        }
-        seen = length;
-        let mut acceptor = Acceptor::default();
-        let mut bytes = &buffer[..length];
-        while !bytes.is_empty() {
-            acceptor.read_tls(&mut bytes)?;
-        }
-        match acceptor.accept() {
-            Ok(None) => ensure!(length < HELLO_LIMIT, "the ClientHello is too long"),
-            Ok(Some(accepted)) => {
-                let hello = accepted.client_hello();
-                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                return Ok(Hello {
-                    server_name: hello.server_name().unwrap_or_default().to_owned(),
-                    protocols: hello.alpn().map(|list| list.map(text).collect()).unwrap_or_default(),
-                });
-            }
-            Err((error, _)) => return Err(error.into()),
-        }
-    }
 }

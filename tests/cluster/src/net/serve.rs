@@ -10,7 +10,11 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{net::TcpStream, sync::Notify};
+use rustls::ServerConnection;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::Notify,
+};
 use tokio_rustls::server::TlsStream;
 use tonic::body::Body;
 
@@ -34,23 +38,29 @@ pub(crate) enum Protocol {
     Web,
 }
 
-pub(crate) async fn serve(
-    state: Arc<State>,
-    tls: TlsStream<TcpStream>,
-    remote: SocketAddr,
-    port: &'static str,
-    protocol: Protocol,
-) -> Result<()> {
-    let session = tls.get_ref().1;
-    let chain = session.peer_certificates().unwrap_or_default();
-    let caller = chain.first().map(|leaf| Caller::from_certificate(leaf)).transpose()?;
+/// Who is on the other end, from a verified client certificate.
+pub(crate) fn caller(session: &ServerConnection) -> Result<Option<Caller>> {
+    let leaf = session.peer_certificates().and_then(<[_]>::first);
+    let caller = leaf.map(|leaf| Caller::from_certificate(leaf)).transpose()?;
     // A resumed session skips the verification of the certificate.
     ensure!(
         caller.as_ref().is_none_or(|caller| SystemTime::now() < caller.not_after),
         "the client certificate has expired"
     );
+    Ok(caller)
+}
+
+pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    state: Arc<State>,
+    tls: TlsStream<S>,
+    remote: SocketAddr,
+    port: &'static str,
+    protocol: Protocol,
+) -> Result<()> {
+    let session = tls.get_ref().1;
+    let caller = caller(session)?;
     let speaks_h2 = protocol == Protocol::Grpc || session.alpn_protocol() == Some(b"h2");
-    let has_intermediaries = chain.len() > 1;
+    let has_intermediaries = session.peer_certificates().is_some_and(|chain| chain.len() > 1);
     let cut = Notify::new();
     let connection = Arc::new(grpc::Connection { state, caller, remote, port, has_intermediaries, cut });
     let io = TokioIo::new(tls);
@@ -65,7 +75,7 @@ pub(crate) async fn serve(
                 builder.max_concurrent_streams(STREAMS).serve_connection(io, service).await
             }
             (_, true) => http2::Builder::new(TokioExecutor::new()).serve_connection(io, web).await,
-            (_, false) => http1::Builder::new().serve_connection(io, web).await,
+            (_, false) => http1::Builder::new().serve_connection(io, web).with_upgrades().await,
         }
     };
     tokio::select! {

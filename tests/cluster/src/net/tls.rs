@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::CryptoProvider,
-    server::{ResolvesServerCert, WebPkiClientVerifier},
+    server::WebPkiClientVerifier,
     sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
 };
@@ -31,22 +31,24 @@ use crate::{
 const CLUSTER_NAMES: &[&str] = &["*.teleport.cluster.local", "teleport.cluster.local", "localhost"];
 
 /// Life of server certificates: longer than any test.
-pub(super) const SERVER_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(crate) const SERVER_LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Which certificate a server shows, and with it whom it asks for one.
+#[derive(Clone, Copy)]
+pub(crate) enum Shown {
+    /// The cluster's own: auth, and whatever speaks inside an upgraded connection or a database protocol.
+    Host,
+    /// The proxy's on the web.
+    Web,
+    /// That of a load balancer in front of the proxy: from the same vendor, and no client certificates.
+    Balancer,
+}
 
 /// What the ports show and whom they trust, at one time.
 pub(crate) struct TlsConfigs {
-    /// gRPC on the auth port: ALPN `h2`.
-    pub auth_grpc: Arc<ServerConfig>,
-    /// JSON on the auth port: no ALPN, as Go answers a client that offers `http/1.1` only.
-    pub auth_json: Arc<ServerConfig>,
-    /// The web, with HTTP/1.1 and HTTP/2.
-    pub web: Arc<ServerConfig>,
-    /// The web for a client whose protocols are all unknown: no ALPN.
-    pub web_bare: Arc<ServerConfig>,
-    /// Tunnels of agents.
-    pub web_tunnel: Arc<ServerConfig>,
-    /// Joining by gRPC at the proxy.
-    pub web_grpc: Arc<ServerConfig>,
+    host: ServerConfig,
+    web: ServerConfig,
+    balancer: ServerConfig,
 }
 
 impl TlsConfigs {
@@ -57,21 +59,31 @@ impl TlsConfigs {
         for keys in user.trusted().chain(host.trusted()) {
             roots.add(CertificateDer::from(keys.certificate.clone()))?;
         }
-        let roots = Arc::new(roots);
+        // Client certificates are optional and verified where given (wire §f.1).
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).allow_unauthenticated().build()?;
         let (certificate, key) = server_certificate(options, &host.serving)?;
         let signer = provider().key_provider.load_private_key(PrivatePkcs8KeyDer::from(key).into())?;
-        let shown = Arc::new(CertifiedKey::new(vec![CertificateDer::from(certificate)], signer));
-        let shown: Arc<dyn ResolvesServerCert> = Arc::new(SingleCertAndKey::from(shown));
-        let auth = |protocols: &[&str]| config(&roots, shown.clone(), protocols);
-        let web = |protocols: &[&str]| config(&roots, web.clone(), protocols);
+        let own = Arc::new(CertifiedKey::new(vec![CertificateDer::from(certificate)], signer));
+        let builder = || ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13, &TLS12]);
         Ok(Self {
-            auth_grpc: auth(&["h2"])?,
-            auth_json: auth(&[])?,
-            web: web(&["h2", "http/1.1"])?,
-            web_bare: web(&[])?,
-            web_tunnel: web(&["teleport-reversetunnelv2", "teleport-reversetunnel"])?,
-            web_grpc: web(&["h2", "teleport-proxy-grpc"])?,
+            host: builder()?
+                .with_client_cert_verifier(verifier.clone())
+                .with_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
+            web: builder()?.with_client_cert_verifier(verifier).with_cert_resolver(web.clone()),
+            balancer: builder()?.with_no_client_auth().with_cert_resolver(web.clone()),
         })
+    }
+
+    /// The configuration of a server that negotiates one of these protocols, the best first; none: no ALPN at all.
+    pub fn offering(&self, shown: Shown, protocols: &[impl AsRef<str>]) -> Arc<ServerConfig> {
+        let mut config = match shown {
+            Shown::Host => self.host.clone(),
+            Shown::Web => self.web.clone(),
+            Shown::Balancer => self.balancer.clone(),
+        };
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_ref().as_bytes().to_vec()).collect();
+        Arc::new(config)
     }
 }
 
@@ -90,21 +102,6 @@ fn server_certificate(options: &Options, authority: &KeySet) -> Result<(Vec<u8>,
         purpose: Purpose::Leaf { issuer: authority.tls.public(), names: CLUSTER_NAMES, addresses: &[[127, 0, 0, 1]] },
     };
     Ok((x509::sign(template, &authority.tls)?, key.to_pkcs8()?))
-}
-
-/// Client certificates are optional and verified where given (wire §f.1).
-fn config(
-    roots: &Arc<RootCertStore>,
-    shown: Arc<dyn ResolvesServerCert>,
-    protocols: &[&str],
-) -> Result<Arc<ServerConfig>> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider()).allow_unauthenticated();
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13, &TLS12])?
-        .with_client_cert_verifier(verifier.build()?)
-        .with_cert_resolver(shown);
-    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-    Ok(Arc::new(config))
 }
 
 /// The cryptography of both ports.

@@ -6,9 +6,12 @@ use anyhow::{Context, Result};
 use der::Decode;
 use x509_cert::Certificate;
 
-use super::subject::{
-    APP_NAME, APP_SESSION, BOT_INSTANCE, COMMON_NAME, DISALLOW_REISSUE, GENERATION, IMPERSONATOR, ORGANIZATION, Oid,
-    RENEWABLE, attributes,
+use super::{
+    issue::DatabaseGrant,
+    subject::{
+        APP_NAME, APP_SESSION, BOT_INSTANCE, COMMON_NAME, DATABASE_NAME, DATABASE_PROTOCOL, DATABASE_SERVICE,
+        DATABASE_USER, DISALLOW_REISSUE, GENERATION, IMPERSONATOR, ORGANIZATION, Oid, RENEWABLE, attributes,
+    },
 };
 
 /// The identity in a verified client certificate.
@@ -23,6 +26,7 @@ pub(crate) struct Caller {
     pub impersonator: Option<String>,
     pub app_name: Option<String>,
     pub app_session: Option<String>,
+    pub database: Option<DatabaseGrant>,
     pub bot_instance: Option<String>,
     pub not_after: SystemTime,
 }
@@ -43,6 +47,12 @@ impl Caller {
             impersonator: one(IMPERSONATOR),
             app_name: one(APP_NAME),
             app_session: one(APP_SESSION),
+            database: one(DATABASE_SERVICE).map(|service| DatabaseGrant {
+                service,
+                protocol: one(DATABASE_PROTOCOL).unwrap_or_default(),
+                user: one(DATABASE_USER).unwrap_or_default(),
+                name: one(DATABASE_NAME).unwrap_or_default(),
+            }),
             bot_instance: one(BOT_INSTANCE),
             not_after: tbs.validity().not_after.to_system_time(),
         })

@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ED25519 as ED25519_SIGNATURE, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
-    VerificationAlgorithm,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ED25519 as ED25519_SIGNATURE, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PKCS1_2048_8192_SHA512, UnparsedPublicKey, VerificationAlgorithm,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use const_oid::ObjectIdentifier;
@@ -61,16 +61,21 @@ impl PublicKey {
     /// RFC 4253 §6.6, RFC 5656 §3.1, RFC 8709 §4.
     pub fn from_ssh_wire(mut wire: &[u8]) -> Result<Self> {
         let kind = take_string(&mut wire)?;
+        Self::from_ssh_fields(kind, &mut wire)
+    }
+
+    /// What follows the type, in a key and in a certificate; leaves what comes after.
+    pub fn from_ssh_fields(kind: &[u8], wire: &mut &[u8]) -> Result<Self> {
         Ok(match kind {
             b"ssh-rsa" => {
-                let exponent = unsigned(take_string(&mut wire)?);
-                Self::Rsa { modulus: unsigned(take_string(&mut wire)?), exponent }
+                let exponent = unsigned(take_string(wire)?);
+                Self::Rsa { modulus: unsigned(take_string(wire)?), exponent }
             }
             b"ecdsa-sha2-nistp256" => {
-                ensure!(take_string(&mut wire)? == b"nistp256", "the SSH key names another curve");
-                Self::P256(take_string(&mut wire)?.to_vec())
+                ensure!(take_string(wire)? == b"nistp256", "the SSH key names another curve");
+                Self::P256(take_string(wire)?.to_vec())
             }
-            b"ssh-ed25519" => Self::Ed25519(take_string(&mut wire)?.to_vec()),
+            b"ssh-ed25519" => Self::Ed25519(take_string(wire)?.to_vec()),
             other => bail!("SSH keys of type `{}` are not supported", String::from_utf8_lossy(other)),
         })
     }
@@ -98,6 +103,31 @@ impl PublicKey {
         };
         let key = UnparsedPublicKey::new(algorithm, spki.subject_public_key.raw_bytes());
         key.verify(message, signature).context("the signature is wrong")
+    }
+
+    /// Checks an SSH signature blob (RFC 4253 §6.6, RFC 5656 §3.1.2, RFC 8332 §3, RFC 8709 §6). SHA-1 is not accepted.
+    pub fn verify_ssh(&self, message: &[u8], mut blob: &[u8]) -> Result<()> {
+        let kind = take_string(&mut blob)?;
+        let signature = take_string(&mut blob)?;
+        let (algorithm, signature): (&dyn VerificationAlgorithm, _) = match (self, kind) {
+            (Self::Rsa { .. }, b"rsa-sha2-256") => (&RSA_PKCS1_2048_8192_SHA256, signature.to_vec()),
+            (Self::Rsa { .. }, b"rsa-sha2-512") => (&RSA_PKCS1_2048_8192_SHA512, signature.to_vec()),
+            (Self::P256(_), b"ecdsa-sha2-nistp256") => {
+                let mut numbers = signature;
+                let mut fixed = Vec::new();
+                for _ in 0..2 {
+                    let number = unsigned(take_string(&mut numbers)?);
+                    let padding = 32_usize.checked_sub(number.len()).context("the SSH signature is too long")?;
+                    fixed.extend(std::iter::repeat_n(0, padding).chain(number));
+                }
+                (&ECDSA_P256_SHA256_FIXED, fixed)
+            }
+            (Self::Ed25519(_), b"ssh-ed25519") => (&ED25519_SIGNATURE, signature.to_vec()),
+            _ => bail!("SSH signatures `{}` are not accepted for this key", String::from_utf8_lossy(kind)),
+        };
+        let spki = self.to_spki()?;
+        let key = UnparsedPublicKey::new(algorithm, spki.subject_public_key.raw_bytes());
+        key.verify(message, &signature).context("the SSH signature is wrong")
     }
 
     /// The SSH name of the key's type, which also prefixes its certificate's type.
@@ -163,9 +193,9 @@ pub(crate) fn put_string(wire: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Splits an SSH string off the front.
 pub(crate) fn take_string<'a>(wire: &mut &'a [u8]) -> Result<&'a [u8]> {
-    let (length, rest) = wire.split_first_chunk::<4>().context("the SSH key is cut short")?;
+    let (length, rest) = wire.split_first_chunk::<4>().context("an SSH message is cut short")?;
     let length = u32::from_be_bytes(*length) as usize;
-    ensure!(rest.len() >= length, "the SSH key is cut short");
+    ensure!(rest.len() >= length, "an SSH message is cut short");
     let (value, rest) = rest.split_at(length);
     *wire = rest;
     Ok(value)

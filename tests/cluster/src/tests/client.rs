@@ -7,7 +7,10 @@ use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 
@@ -20,7 +23,7 @@ pub(super) struct Identity {
     pub key: Vec<u8>,
 }
 
-/// One TLS handshake.
+/// One TLS handshake over TCP.
 pub(super) async fn connect(
     port: u16,
     roots: &[u8],
@@ -28,6 +31,18 @@ pub(super) async fn connect(
     protocols: &[&str],
     identity: Option<&Identity>,
 ) -> anyhow::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    handshake(stream, roots, server_name, protocols, identity).await
+}
+
+/// One TLS handshake over anything.
+pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    roots: &[u8],
+    server_name: &str,
+    protocols: &[&str],
+    identity: Option<&Identity>,
+) -> anyhow::Result<TlsStream<S>> {
     let mut store = RootCertStore::empty();
     store.add(CertificateDer::from(roots.to_vec()))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -42,7 +57,6 @@ pub(super) async fn connect(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let name = ServerName::try_from(server_name.to_owned())?;
     Ok(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
 }
@@ -58,7 +72,7 @@ pub(super) fn web_root(stand_in: &StandIn) -> Vec<u8> {
 }
 
 /// A gRPC channel over one connection.
-pub(super) async fn channel(stream: TlsStream<TcpStream>) -> Channel {
+pub(super) async fn channel<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: TlsStream<S>) -> Channel {
     let mut once = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_| {
         let stream = once.take().ok_or_else(|| std::io::Error::other("one connection only"));

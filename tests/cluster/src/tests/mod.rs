@@ -3,6 +3,7 @@
 mod certificates;
 mod client;
 mod faults;
+mod paths;
 pub(crate) mod recorded;
 mod routes;
 mod shapes;

@@ -1,0 +1,29 @@
+//! The log and the faults of connections that are no requests: tunnels, databases, applications by TCP.
+
+use std::sync::Arc;
+
+use crate::{
+    api::{grpc::locked, refusal::Refusal},
+    faults::{Fault, Request},
+    state::State,
+};
+
+/// Records a connection under the name of its protocol and applies faults and locks. A connection has no answer to lose:
+/// [`Fault::LoseAnswer`] cuts it.
+pub(crate) async fn admit(state: &Arc<State>, method: &str, user: &str) -> Result<(), Refusal> {
+    let (method, peer) = (method.to_owned(), user.to_owned());
+    state.faults.record(Request { method: method.clone(), peer, port: "proxy", version: None });
+    for fault in state.faults.take(&method) {
+        match fault {
+            Fault::Delay(time) => tokio::time::sleep(time).await,
+            Fault::Unavailable => {
+                return Err(Refusal::ConnectionProblem(format!("the stand-in lets `{method}` fail")));
+            }
+            Fault::Cut | Fault::LoseAnswer => return Err(Refusal::Cut),
+        }
+    }
+    match state.faults.lock_on(user) {
+        Some(message) => Err(locked(user, &message)),
+        None => Ok(()),
+    }
+}
