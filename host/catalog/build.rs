@@ -16,6 +16,7 @@ fn main() {
         .collect();
     names.sort();
     let mut table = String::from("&[\n");
+    let mut statics = String::new();
     for stem in &names {
         let file = folder.join(format!("{stem}.cwasm"));
         println!("cargo:rerun-if-changed={}", file.display());
@@ -26,10 +27,21 @@ fn main() {
             "format" => "Format",
             _ => continue,
         };
+        let manifest = folder.join(format!("{stem}.toml"));
+        println!("cargo:rerun-if-changed={}", manifest.display());
+        let text = fs::read_to_string(&manifest).unwrap_or_default();
+        let parsed: toml::Table = text.parse().unwrap_or_default();
+        let methods = parsed.get("methods").and_then(toml::Value::as_table);
+        let methods = methods.map_or_else(|| vec![name], |methods| methods.keys().map(String::as_str).collect());
         let path = file.canonicalize().unwrap_or(file);
-        let _ = writeln!(table, "(Kind::{kind}, {name:?}, include_bytes!({path:?})),");
+        let code = format!("CODE_{}", stem.replace('-', "_").to_uppercase());
+        let _ = writeln!(statics, "static {code}: &[u8] = include_bytes!({path:?});");
+        for name in methods {
+            let _ = writeln!(table, "(Kind::{kind}, {name:?}, {code}, {text:?}),");
+        }
     }
     table.push(']');
+    let table = format!("{{ {statics} {table} }}");
     if names.is_empty() {
         eprintln!("error: there are no bundled plugins to embed\nrun `cargo xtask plugins` first: it builds them");
         std::process::exit(1);

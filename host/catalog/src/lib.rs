@@ -5,6 +5,7 @@
 
 mod cache;
 mod child;
+mod manifest;
 mod third_party;
 
 use std::collections::BTreeMap;
@@ -13,15 +14,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use identity::{Failure, FailureKind, Format, Formats, JoinMethod, Output};
-use sandbox::{Engine, FormatPlugin, Grants, JoinPlugin, OutputPlugin, Plugin};
+use sandbox::{Engine, FormatPlugin, JoinPlugin, OutputPlugin, Plugin};
 use tokio::sync::Mutex;
 
 pub use child::compile_child;
-pub use sandbox::Kind;
+pub use sandbox::{Grants, Kind, Rights};
 pub use third_party::ThirdParty;
 
-/// Kind, name and machine code of every bundled plugin.
-static BUNDLED: &[(Kind, &str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
+/// Kind, name, machine code and manifest of every bundled plugin.
+static BUNDLED: &[(Kind, &str, &[u8], &str)] = include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
 
 /// Names that Teleport's own agent knows: what is missing here is missing, not misspelt.
 const KNOWN_OUTPUTS: [&str; 15] = [
@@ -84,7 +85,7 @@ impl Catalog {
         for plugin in third_party {
             let key = (plugin.kind, plugin.name.clone());
             let named = |e: Failure| e.context(format_args!("plugin `{}`", plugin.name));
-            let known = BUNDLED.iter().any(|(kind, name, _)| (*kind, *name) == (key.0, key.1.as_str()));
+            let known = BUNDLED.iter().any(|(kind, name, ..)| (*kind, *name) == (key.0, key.1.as_str()));
             if known || loaded.contains_key(&key) || reserved(plugin.kind).contains(&key.1.as_str()) {
                 let message = "this name is taken: choose another";
                 refused.push(named(Failure::new(FailureKind::InvalidConfig, message)));
@@ -132,8 +133,21 @@ impl Catalog {
 
     /// The names of a kind, bundled ones first.
     pub fn names(&self, kind: Kind) -> Vec<&str> {
-        let bundled = BUNDLED.iter().filter(|(of, ..)| *of == kind).map(|(_, name, _)| *name);
+        let bundled = BUNDLED.iter().filter(|(of, ..)| *of == kind).map(|(_, name, ..)| *name);
         bundled.chain(self.third_party.keys().filter(|(of, _)| *of == kind).map(|(_, name)| name.as_str())).collect()
+    }
+
+    /// What the plugin of that name may touch beyond computing and logging: what its manifest asks for, and what the operator grants,
+    /// where it is a third party's. Texts are as written; [`sandbox::Rights::filled`] puts values in.
+    ///
+    /// # Errors
+    /// As [`Catalog::join_method`].
+    pub fn grants(&self, kind: Kind, name: &str) -> Result<Grants, Failure> {
+        if let Some((_, grants)) = self.third_party.get(&(kind, name.to_owned())) {
+            return Ok(grants.clone());
+        }
+        let (.., manifest) = bundled(kind, name).ok_or_else(|| self.unknown(kind, name))?;
+        Ok(Grants { asks: manifest::asks(manifest, name)?, operator: None })
     }
 
     /// Code comes from `third_party::compiled` (made by this program, or unchanged in the bot's private directory) or from the program itself.
@@ -141,8 +155,9 @@ impl Catalog {
         if let Some((compiled, grants)) = self.third_party.get(&(kind, name.to_owned())) {
             return Ok(self.engine.load_own_code(name, kind, compiled, grants.clone())?);
         }
-        if let Some((_, _, compiled)) = BUNDLED.iter().find(|(of, bundled, _)| (*of, *bundled) == (kind, name)) {
-            return Ok(self.engine.load_own_code(name, kind, compiled, Grants::default())?);
+        if let Some((_, _, compiled, manifest)) = bundled(kind, name) {
+            let grants = Grants { asks: manifest::asks(manifest, name)?, operator: None };
+            return Ok(self.engine.load_own_code(name, kind, compiled, grants)?);
         }
         Err(self.unknown(kind, name))
     }
@@ -179,6 +194,10 @@ impl Formats for Catalog {
     }
 }
 
+fn bundled(kind: Kind, name: &str) -> Option<&'static (Kind, &'static str, &'static [u8], &'static str)> {
+    BUNDLED.iter().find(|(of, bundled, ..)| (*of, *bundled) == (kind, name))
+}
+
 fn reserved(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Join => &KNOWN_METHODS,
@@ -209,7 +228,7 @@ mod tests {
             catalog.output("kubernetes").await.err().unwrap().message,
             "output type `kubernetes` is not supported yet"
         );
-        assert_eq!(catalog.join_method("azure").await.err().unwrap().kind, FailureKind::Unsupported);
+        assert_eq!(catalog.join_method("tpm").await.err().unwrap().kind, FailureKind::Unsupported);
         assert_eq!(catalog.format("nonsense").await.err().unwrap().kind, FailureKind::InvalidConfig);
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use identity::{Failure, FailureKind};
 use rustix::fs::OFlags;
-use sandbox::{COMPONENT_BYTES, Engine, Grants, Kind};
+use sandbox::{COMPONENT_BYTES, Engine, Grants, Kind, Rights};
 use sha2::{Digest, Sha256};
 use tracing::info;
 
@@ -24,15 +24,8 @@ pub struct ThirdParty {
     pub path: PathBuf,
     /// `sha256:<hex>` of its bytes.
     pub digest: Option<String>,
-    /// What the operator lets it do: `environment` and `files`, lists of names.
+    /// What the operator lets it do: `environment`, `files` and `http`, lists of texts ([`Rights`]).
     pub grants: serde_json::Value,
-}
-
-#[derive(serde::Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct Granted {
-    environment: std::collections::BTreeSet<String>,
-    files: std::collections::BTreeSet<String>,
 }
 
 /// The machine code of a third party's plugin, from the cache or made now.
@@ -43,10 +36,19 @@ pub(crate) async fn compiled(
     private: Option<&Path>,
 ) -> Result<(Vec<u8>, Grants), Failure> {
     let invalid = |message: String| Failure::new(FailureKind::InvalidConfig, message);
-    let granted: Option<Granted> = serde_json::from_value(plugin.grants.clone())
-        .map_err(|e| invalid(format!("`grants` can hold `environment` and `files`, lists of names: {e}")))?;
-    let granted = granted.unwrap_or_default();
-    let grants = Grants { environment: granted.environment, files: granted.files };
+    let operator: Option<Rights> = serde_json::from_value(plugin.grants.clone())
+        .map_err(|e| invalid(format!("`grants` can hold `environment`, `files` and `http`, lists of texts: {e}")))?;
+    let operator = operator.unwrap_or_default();
+    operator.check().map_err(|e| e.context("`grants`"))?;
+    let asks = crate::manifest::beside(&plugin.path, &plugin.name)?;
+    if asks.is_none() && operator != Rights::default() {
+        let manifest = plugin.path.with_extension("toml");
+        return Err(invalid(format!(
+            "`grants` are only for what the plugin asks for: put its manifest beside it, as {}",
+            manifest.display()
+        )));
+    }
+    let grants = Grants { asks: asks.unwrap_or_default(), operator: Some(operator) };
     // Read once: what is checked is what is compiled.
     let wasm = read(&plugin.path).map_err(|e| invalid(format!("{}: {e}", plugin.path.display())))?;
     let digest = hex(&Sha256::digest(&wasm));
@@ -206,5 +208,20 @@ mod tests {
         let refused = Catalog::load(vec![taken, greedy], Some(&world.private())).await.err().unwrap();
         assert!(refused[0].message.contains("plugin `identity`: this name is taken"), "{}", refused[0]);
         assert!(refused[1].message.contains("unknown field `network`"), "{}", refused[1]);
+    }
+
+    #[tokio::test]
+    async fn what_is_granted_must_be_asked_for_in_a_manifest_beside() {
+        let world = World::new();
+        let grants = serde_json::json!({"http": ["https://a.example/"], "environment": ["A", "B"]});
+        let plugin = ThirdParty { grants, ..world.plugin(Some(world.digest())) };
+        let refused = world.compiled(&plugin).await.unwrap_err();
+        assert!(refused.message.ends_with("plugin.toml"), "{refused}");
+        let manifest = "name = \"own\"\nkind = \"format\"\nenvironment = [\"A\"]\n";
+        std::fs::write(world.folder.path().join("plugin.toml"), manifest).unwrap();
+        let (_, grants) = world.compiled(&plugin).await.unwrap();
+        assert!(grants.asks.environment.contains("A") && grants.operator.unwrap().environment.contains("B"));
+        let wrong = ThirdParty { grants: serde_json::json!({"http": ["nonsense"]}), ..plugin };
+        assert!(world.compiled(&wrong).await.unwrap_err().message.starts_with("`grants`: `http` holds"));
     }
 }

@@ -26,13 +26,16 @@ fn export_missing(plugin: &Plugin, kind: Kind, error: &wasmtime::Error) -> CallE
 /// Instantiates in a fresh store, calls one exported function, and hands on what it returned.
 macro_rules! guest_call {
     ($self:ident, $deadline:expr, $interface:ident . $function:ident ( $($argument:expr),* )) => {
-        call(&$self.plugin, stringify!($function), $deadline, async |store| {
-            let instance = $self.pre.instantiate_async(&mut *store).await?;
+        guest_call!(&$self.plugin, $self.pre, $deadline, $interface.$function($($argument),*))
+    };
+    ($plugin:expr, $pre:expr, $deadline:expr, $interface:ident . $function:ident ( $($argument:expr),* )) => {
+        call($plugin, stringify!($function), $deadline, async |store| {
+            let instance = $pre.instantiate_async(&mut *store).await?;
             guest_call!(@ $interface, $function, instance, store, $($argument),*)
         })
         .await
     };
-    (@ $interface:ident, describe, $instance:ident, $store:ident,) => { $instance.$interface().call_describe(&mut *$store).await };
+    (@ $interface:ident, describe, $instance:ident, $store:ident, $($a:expr),*) => { $instance.$interface().call_describe(&mut *$store, $($a),*).await };
     (@ $interface:ident, prove, $instance:ident, $store:ident, $($a:expr),*) => { $instance.$interface().call_prove(&mut *$store, $($a),*).await };
     (@ $interface:ident, plan, $instance:ident, $store:ident, $($a:expr),*) => { $instance.$interface().call_plan(&mut *$store, $($a),*).await };
     (@ $interface:ident, files, $instance:ident, $store:ident, $($a:expr),*) => { $instance.$interface().call_files(&mut *$store, $($a),*).await };
@@ -53,12 +56,13 @@ impl JoinPlugin {
     /// [`CallError`].
     pub async fn new(plugin: Plugin) -> Result<Self, CallError> {
         let pre = JoinPluginPre::new(plugin.pre.clone()).map_err(|e| export_missing(&plugin, Kind::Join, &e))?;
+        let name = plugin.name.to_string();
         let mut this = Self {
             plugin,
             pre,
             description: MethodDescription { method: String::new(), opening: Opening::Immediate, keys: vec![] },
         };
-        let said = guest_call!(this, PURE_DEADLINE, tbot_join_method.describe())?;
+        let said = guest_call!(this, PURE_DEADLINE, tbot_join_method.describe(&name))?;
         this.description = MethodDescription {
             method: escaped(&said.method),
             opening: match said.opening {
@@ -78,9 +82,11 @@ impl JoinMethod for JoinPlugin {
     }
 
     async fn prove(&self, config: &str, attempt: Attempt) -> Result<JoinProof, Failure> {
-        let attempt = method::Attempt { token_name: attempt.token_name, challenge: attempt.challenge };
+        let method = self.description.method.clone();
+        let attempt = method::Attempt { method, token_name: attempt.token_name, challenge: attempt.challenge };
         let config = config.to_owned();
-        let proof = guest_call!(self, JOIN_DEADLINE, tbot_join_method.prove(&config, &attempt))?;
+        let plugin = self.plugin.granted(&config);
+        let proof = guest_call!(&plugin, self.pre, JOIN_DEADLINE, tbot_join_method.prove(&config, &attempt))?;
         Ok(match proof.map_err(|e| reported(&self.plugin, e))? {
             method::Proof::Secret => JoinProof::Secret,
             method::Proof::IdToken(jwt) => JoinProof::IdToken(jwt),

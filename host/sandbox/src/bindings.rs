@@ -39,7 +39,11 @@ pub(crate) mod join {
     wasmtime::component::bindgen!({
         path: ["../../wit/deps/types@0.1.0", "../../wit/deps/host@0.1.0", "../../wit/deps/join@0.1.0"],
         world: "tbot:join/join-plugin@0.1.0",
-        imports: { default: trappable },
+        imports: {
+            "tbot:host/clock.wait": async | trappable,
+            "tbot:host/http.send": async | trappable,
+            default: trappable,
+        },
         exports: { default: async },
         with: {
             "tbot:types/types@0.1.0": crate::bindings::output::tbot::types::types,

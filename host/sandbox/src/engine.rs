@@ -1,6 +1,6 @@
 //! Components in, plugins that may run out.
 
-use std::collections::{BTreeSet, hash_map::DefaultHasher};
+use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -11,6 +11,7 @@ use wasmtime::{Config, Store};
 use crate::bindings::{join, output};
 use crate::call::ticks;
 use crate::error::{CallError, escaped};
+use crate::grants::{Allowed, Grants};
 use crate::host::State;
 use crate::limits::{COMPONENT_BYTES, HANDLES, RESULT_BYTES, TICK};
 
@@ -53,15 +54,6 @@ impl Kind {
             ],
         }
     }
-}
-
-/// What manifest and operator both allow beyond computing and logging. Nothing by default.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Grants {
-    /// Environment variables that may be read.
-    pub environment: BTreeSet<String>,
-    /// Absolute paths of files that may be read.
-    pub files: BTreeSet<String>,
 }
 
 /// The WebAssembly engine: one for the process.
@@ -155,7 +147,7 @@ impl Engine {
             }
         }
         let pre = self.linker.instantiate_pre(&component).map_err(|e| bad(e, "build it against the published WIT"))?;
-        Ok(Plugin { name: name.into(), pre, engine: self.clone(), grants: Arc::new(grants) })
+        Ok(Plugin { name: name.into(), pre, engine: self.clone(), grants: Arc::new(grants), allowed: Arc::default() })
     }
 }
 
@@ -173,11 +165,17 @@ pub struct Plugin {
     pub(crate) pre: InstancePre<State>,
     engine: Engine,
     grants: Arc<Grants>,
+    allowed: Arc<Allowed>,
 }
 
 impl Plugin {
+    /// The same with its rights, for a call with this configuration (JSON). Without it a guest can do nothing but compute.
+    pub(crate) fn granted(&self, config: &str) -> Self {
+        Self { allowed: Arc::new(self.grants.for_call(config)), ..self.clone() }
+    }
+
     pub(crate) fn store(&self) -> Store<State> {
-        let mut store = Store::new(&self.engine.engine, State::new(self.name.clone(), self.grants.clone()));
+        let mut store = Store::new(&self.engine.engine, State::new(self.name.clone(), self.allowed.clone()));
         store.limiter(|state| state);
         store.set_hostcall_fuel(RESULT_BYTES);
         store.set_max_component_handles(HANDLES);

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 use wasmtime::component::ResourceTable;
@@ -13,14 +14,15 @@ use crate::bindings::join::tbot::host::{clock, http, input};
 use crate::bindings::output::tbot::format::material;
 use crate::bindings::output::tbot::host::{log, private_key};
 use crate::bindings::output::tbot::types::types;
-use crate::engine::Grants;
-use crate::error::escaped;
-use crate::limits::{HANDLES, INPUT_BYTES, INSTANCES, MEMORY_BYTES, RANDOM_BYTES, TABLE_ELEMENTS};
+use crate::grants::Allowed;
+use crate::http::perform;
+use crate::limits::{HANDLES, HTTP_REQUESTS, INPUT_BYTES, INSTANCES, MEMORY_BYTES, RANDOM_BYTES, TABLE_ELEMENTS};
 use crate::log::{Console, Lines};
 
 /// Everything that belongs to one call. Dropped with it.
 pub(crate) struct State {
-    grants: Arc<Grants>,
+    allowed: Arc<Allowed>,
+    requests: usize,
     lines: Arc<Lines>,
     consoles: [Console; 2],
     memory_bytes: usize,
@@ -31,14 +33,24 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(plugin: Arc<str>, grants: Arc<Grants>) -> Self {
+    pub(crate) fn new(plugin: Arc<str>, allowed: Arc<Allowed>) -> Self {
         let lines = Lines::new(plugin);
         let consoles = [log::Level::Info, log::Level::Warn].map(|level| Console::new(lines.clone(), level));
         let [stdout, stderr] = consoles.clone();
         let wasi = WasiCtx::builder().stdout(stdout).stderr(stderr).max_random_size(RANDOM_BYTES).build();
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES);
-        Self { grants, lines, consoles, memory_bytes: 0, table_elements: 0, out_of_memory: false, wasi, table }
+        Self {
+            allowed,
+            requests: 0,
+            lines,
+            consoles,
+            memory_bytes: 0,
+            table_elements: 0,
+            out_of_memory: false,
+            wasi,
+            table,
+        }
     }
 }
 
@@ -111,6 +123,11 @@ impl clock::Host for State {
     fn now(&mut self) -> wasmtime::Result<u64> {
         Ok(std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()))
     }
+
+    async fn wait(&mut self, milliseconds: u32) -> wasmtime::Result<()> {
+        tokio::time::sleep(Duration::from_millis(milliseconds.into())).await;
+        Ok(())
+    }
 }
 
 fn denied(message: String) -> types::Error {
@@ -119,9 +136,7 @@ fn denied(message: String) -> types::Error {
 
 impl input::Host for State {
     fn environment(&mut self, name: String) -> wasmtime::Result<Result<Option<String>, types::Error>> {
-        if !self.grants.environment.contains(&name) {
-            let message =
-                format!("environment variable `{}` is not granted: add it to `grants.environment`", escaped(&name));
+        if let Err(message) = self.allowed.environment(&name) {
             return Ok(Err(denied(message)));
         }
         Ok(match std::env::var(&name) {
@@ -135,8 +150,8 @@ impl input::Host for State {
     }
 
     fn file(&mut self, path: String) -> wasmtime::Result<Result<Vec<u8>, types::Error>> {
-        if !self.grants.files.contains(&path) {
-            return Ok(Err(denied(format!("file `{}` is not granted: add it to `grants.files`", escaped(&path)))));
+        if let Err(message) = self.allowed.file(&path) {
+            return Ok(Err(denied(message)));
         }
         let unavailable = |e: std::io::Error| types::Error {
             kind: types::ErrorKind::Unavailable,
@@ -162,8 +177,12 @@ fn read(path: &str) -> std::io::Result<Vec<u8>> {
 }
 
 impl http::Host for State {
-    fn send(&mut self, request: http::Request) -> wasmtime::Result<Result<http::Response, types::Error>> {
-        Ok(Err(denied(format!("no URL is granted to this plugin, not `{}` either", escaped(&request.url)))))
+    async fn send(&mut self, request: http::Request) -> wasmtime::Result<Result<http::Response, types::Error>> {
+        self.requests += 1;
+        if self.requests > HTTP_REQUESTS {
+            return Ok(Err(denied(format!("a call may send at most {HTTP_REQUESTS} requests"))));
+        }
+        Ok(perform(&self.allowed, request).await)
     }
 }
 

@@ -22,6 +22,12 @@ pub(crate) const LOG_LINES: usize = 200;
 pub(crate) const TEXT_BYTES: usize = 1 << 10;
 /// A file that an `input` grant names: tokens and small certificates.
 pub(crate) const INPUT_BYTES: u64 = 64 << 10;
+/// Requests that a guest may have the host perform in one call: the longest conversation with a metadata service has four.
+pub(crate) const HTTP_REQUESTS: usize = 8;
+/// One request from look-up to the last byte: metadata services answer in milliseconds, a token of a CI system within a second.
+pub(crate) const HTTP_TIME: Duration = Duration::from_secs(5);
+/// What a request carries, and what an answer may have, headers included: documents and tokens of a few KiB.
+pub(crate) const HTTP_BYTES: usize = 64 << 10;
 /// Handles of resources in one store, WASI's among them: an interpreter holds some ten.
 pub(crate) const HANDLES: usize = 1000;
 /// Random bytes that WASI gives at once: interpreters ask for seeds of under 3 KiB.

@@ -9,25 +9,31 @@ use crate::{Attempt, Error, Opening, Proof, config};
 pub trait Join {
     /// The method's own keys in `tbot.yaml`. Keys it does not know are the host's to report: let serde ignore them.
     type Config: DeserializeOwned;
-    /// The keys of [`Self::Config`], for the host to report the others.
-    const KEYS: &'static [&'static str];
-    /// Name on the wire, as `onboarding.join_method` spells it.
-    const METHOD: &'static str;
-    /// Does the cluster open the conversation?
-    const OPENING: Opening;
+    /// What it can be: more than one where methods differ only in the place of their evidence. An unknown name means the first.
+    const METHODS: &'static [Method];
 
-    /// The evidence for one attempt; [`Attempt::challenge`] is there where [`Self::OPENING`] asks for one.
+    /// The evidence for one attempt by the method that [`Attempt::method`] names.
     ///
     /// # Errors
     /// [`Error::unavailable`] where another attempt may succeed, [`Error::denied`] where the environment refused.
     fn prove(config: &Self::Config, attempt: &Attempt) -> Result<Proof, Error>;
 }
 
+/// A method that a [`Join`] serves.
+pub struct Method {
+    /// Name on the wire, as `onboarding.join_method` spells it.
+    pub name: &'static str,
+    /// The configuration keys it knows, for the host to report the others.
+    pub keys: &'static [&'static str],
+    /// Does the cluster open the conversation, with [`Attempt::challenge`]?
+    pub opening: Opening,
+}
+
 /// Makes a [`Join`] the component's export. Natively it only checks the type.
 #[macro_export]
 macro_rules! export_join {
     ($plugin:ty) => {
-        const _: &[&str] = <$plugin as $crate::Join>::KEYS;
+        const _: &[$crate::Method] = <$plugin as $crate::Join>::METHODS;
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             type Exported = $crate::JoinGuest<$plugin>;
@@ -40,11 +46,13 @@ macro_rules! export_join {
 pub struct JoinGuest<P>(PhantomData<P>);
 
 impl<P: Join + 'static> Guest for JoinGuest<P> {
-    fn describe() -> Description {
+    fn describe(name: String) -> Description {
+        const { assert!(!P::METHODS.is_empty(), "a join plugin is at least one method") };
+        let method = P::METHODS.iter().find(|method| method.name == name).unwrap_or(&P::METHODS[0]);
         Description {
-            method: P::METHOD.to_owned(),
-            opening: P::OPENING,
-            keys: P::KEYS.iter().map(ToString::to_string).collect(),
+            method: method.name.to_owned(),
+            opening: method.opening,
+            keys: method.keys.iter().map(ToString::to_string).collect(),
         }
     }
 

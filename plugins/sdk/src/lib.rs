@@ -50,8 +50,11 @@ mod config;
 mod error;
 mod file;
 mod format;
+pub mod host;
 mod join;
 pub mod log;
+#[cfg(not(target_arch = "wasm32"))]
+mod machine;
 mod output;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
@@ -64,15 +67,8 @@ pub use bindings::output::tbot::format::material::{Authority, Cluster, File, Key
 pub use bindings::output::tbot::types::types::{Error, ErrorKind};
 pub use config::FormatOption;
 pub use format::Format;
-pub use join::Join;
+pub use join::{Join, Method};
 pub use output::Output;
-
-/// What the host does for a plugin, where its manifest asks for it and the operator grants it. Only there inside the host: in a
-/// native test these functions panic, so hand their results to the code under test.
-pub mod host {
-    pub use crate::bindings::join::tbot::host::{clock, http, input};
-    pub use crate::bindings::output::tbot::host::private_key;
-}
 
 #[doc(hidden)]
 pub use format::FormatGuest;

@@ -1,7 +1,8 @@
-//! Native tests of a plugin: sample material, material read back from a real destination, and golden folders.
+//! Native tests of a plugin: a [`Machine`] for join methods, sample material, material read back from a real destination, and golden folders.
 
 use std::path::Path;
 
+pub use crate::machine::Machine;
 use crate::{Authority, Cluster, Error, File, KeyEncoding, Material, Piece};
 
 /// Material of an invented cluster with two host authorities (a rotation) and one leaf cluster. Its certificates are placeholders.

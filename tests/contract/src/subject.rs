@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ pub struct Subject {
     pub name: String,
     /// `kind` of its manifest.
     pub kind: Kind,
-    /// All keys of its manifest: what it asks for is among them.
+    /// All keys of its manifest, or of its method's part of it: what it asks for is among them.
     pub manifest: toml::Table,
     /// The component.
     pub wasm: Vec<u8>,
@@ -81,7 +82,7 @@ pub async fn built_plugins() -> Result<Vec<Subject>> {
         let built = manifests(&target.join(folder)).context("nothing is built: run `cargo xtask plugins`")?;
         ensure!(!built.is_empty(), "no plugin in `target/{folder}`: run `cargo xtask plugins`");
         for manifest in built {
-            subjects.push(load(&engine, &manifest).await.with_context(|| format!("{}", manifest.display()))?);
+            subjects.extend(load(&engine, &manifest).await.with_context(|| format!("{}", manifest.display()))?);
         }
     }
     Ok(subjects)
@@ -95,7 +96,8 @@ fn manifests(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-async fn load(engine: &Engine, path: &Path) -> Result<Subject> {
+/// One subject, or one for each of its `methods`.
+async fn load(engine: &Engine, path: &Path) -> Result<Vec<Subject>> {
     let manifest: toml::Table = std::fs::read_to_string(path)?.parse()?;
     let text = |key: &str| {
         manifest.get(key).and_then(toml::Value::as_str).map(str::to_owned).with_context(|| format!("no `{key}`"))
@@ -106,12 +108,21 @@ async fn load(engine: &Engine, path: &Path) -> Result<Subject> {
     };
     let wasm = std::fs::read(path.with_extension("wasm"))?;
     let compiled = engine.compile(&wasm)?;
-    let plugin = engine.load_own_code(&name, kind, &compiled, Grants::default())?;
-    let loaded = match kind {
-        Kind::Join => Loaded::Join(Arc::new(JoinPlugin::new(plugin).await?)),
-        Kind::Output => Loaded::Output(Arc::new(OutputPlugin::new(plugin).await?)),
-        Kind::Format => Loaded::Format(Arc::new(FormatPlugin::new(plugin).await?)),
-    };
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
-    Ok(Subject { stem, name, kind, manifest, wasm, loaded })
+    let mut tables = BTreeMap::from([(name, manifest.clone())]);
+    if let Some(methods) = manifest.get("methods").and_then(toml::Value::as_table) {
+        let table = |method: &toml::Value| method.as_table().cloned().unwrap_or_default();
+        tables = methods.iter().map(|(name, method)| (name.clone(), table(method))).collect();
+    }
+    let mut subjects = Vec::new();
+    for (name, manifest) in tables {
+        let plugin = engine.load_own_code(&name, kind, &compiled, Grants::default())?;
+        let loaded = match kind {
+            Kind::Join => Loaded::Join(Arc::new(JoinPlugin::new(plugin).await?)),
+            Kind::Output => Loaded::Output(Arc::new(OutputPlugin::new(plugin).await?)),
+            Kind::Format => Loaded::Format(Arc::new(FormatPlugin::new(plugin).await?)),
+        };
+        subjects.push(Subject { stem: stem.clone(), name, kind, manifest, wasm: wasm.clone(), loaded });
+    }
+    Ok(subjects)
 }

@@ -23,8 +23,8 @@ pub fn format(head: &str, files: &str) -> Vec<u8> {
 /// A join plugin whose `prove` has this body; `describe` returns empty values.
 pub fn join(head: &str, prove: &str) -> Vec<u8> {
     let exports = format!(
-        r#"(func (export "tbot:join/method@0.1.0#describe") (result i32) (i32.const 16))
-           (func (export "tbot:join/method@0.1.0#prove") (param i32 i32 i32 i32 i32 i32 i32) (result i32) {prove})"#
+        r#"(func (export "tbot:join/method@0.1.0#describe") (param i32 i32) (result i32) (i32.const 16))
+           (func (export "tbot:join/method@0.1.0#prove") (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) {prove})"#
     );
     component("join", "world guest { include tbot:join/join-plugin@0.1.0; }", head, &exports)
 }

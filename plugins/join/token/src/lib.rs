@@ -1,6 +1,6 @@
 //! Join method `token`: the token is the secret, and the host, which holds it, sends it. A plugin never sees one.
 
-use tbot_sdk::{Attempt, Error, Join, Opening, Proof};
+use tbot_sdk::{Attempt, Error, Join, Method, Opening, Proof};
 
 /// No keys of its own: `onboarding.token` is the host's.
 #[derive(serde::Deserialize)]
@@ -10,9 +10,7 @@ struct Token;
 
 impl Join for Token {
     type Config = Config;
-    const KEYS: &'static [&'static str] = &[];
-    const METHOD: &'static str = "token";
-    const OPENING: Opening = Opening::Immediate;
+    const METHODS: &'static [Method] = &[Method { name: "token", keys: &[], opening: Opening::Immediate }];
 
     fn prove(_: &Config, attempt: &Attempt) -> Result<Proof, Error> {
         match attempt.challenge {
@@ -31,7 +29,7 @@ mod tests {
     use tbot_sdk::testing::call;
 
     fn attempt(challenge: Option<&str>) -> Attempt {
-        Attempt { token_name: String::new(), challenge: challenge.map(str::to_owned) }
+        Attempt { method: "token".into(), token_name: String::new(), challenge: challenge.map(str::to_owned) }
     }
 
     #[test]

@@ -1,0 +1,118 @@
+//! Where AWS puts credentials: environment, container, instance, in this order.
+
+use tbot_sdk::Error;
+use tbot_sdk::host::{http, input};
+
+/// Where every instance finds its metadata service.
+const INSTANCE: &str = "http://169.254.169.254";
+/// Where ECS has a task's credentials.
+const CONTAINER: &str = "http://169.254.170.2";
+
+/// An access key. Never shown.
+#[derive(serde::Deserialize)]
+pub(crate) struct Credentials {
+    #[serde(rename = "AccessKeyId")]
+    pub(crate) id: String,
+    #[serde(rename = "SecretAccessKey")]
+    pub(crate) secret: String,
+    #[serde(rename = "Token", default)]
+    pub(crate) session: String,
+}
+
+/// The credentials, and the region to sign for.
+pub(crate) fn find() -> Result<(Credentials, String), Error> {
+    let region = [variable("AWS_REGION")?, variable("AWS_DEFAULT_REGION")?].into_iter().flatten().next();
+    let (credentials, region) = match (environment()?, container()?) {
+        (Some(credentials), _) | (None, Some(credentials)) => {
+            (credentials, region.map_or_else(|| Instance::new()?.region(), Ok)?)
+        }
+        (None, None) => {
+            let instance = Instance::new()?;
+            (instance.credentials()?, region.map_or_else(|| instance.region(), Ok)?)
+        }
+    };
+    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    if !plain(&credentials.id) || !plain(&credentials.session) || credentials.id.is_empty() {
+        return Err(Error::denied("the credentials that AWS gave cannot be sent in a header"));
+    }
+    if region.is_empty() || !region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        return Err(Error::invalid_config("the region is no name of one: correct `AWS_REGION`, such as `eu-west-1`"));
+    }
+    Ok((credentials, region))
+}
+
+fn variable(name: &str) -> Result<Option<String>, Error> {
+    Ok(input::environment(name)?.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()))
+}
+
+fn environment() -> Result<Option<Credentials>, Error> {
+    let Some(id) = variable("AWS_ACCESS_KEY_ID")? else { return Ok(None) };
+    let missing = || Error::denied("`AWS_ACCESS_KEY_ID` is set without `AWS_SECRET_ACCESS_KEY`: set both or none");
+    let secret = variable("AWS_SECRET_ACCESS_KEY")?.ok_or_else(missing)?;
+    Ok(Some(Credentials { id, secret, session: variable("AWS_SESSION_TOKEN")?.unwrap_or_default() }))
+}
+
+fn container() -> Result<Option<Credentials>, Error> {
+    let relative = variable("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")?.map(|path| format!("{CONTAINER}{path}"));
+    let Some(url) = relative.map_or_else(|| variable("AWS_CONTAINER_CREDENTIALS_FULL_URI"), |url| Ok(Some(url)))?
+    else {
+        return Ok(None);
+    };
+    let token = match variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")? {
+        Some(path) => Some(String::from_utf8_lossy(&input::file(&path)?).trim().to_owned()),
+        None => variable("AWS_CONTAINER_AUTHORIZATION_TOKEN")?,
+    };
+    let headers: Vec<_> = token.iter().map(|token| ("Authorization", token.as_str())).collect();
+    let body = ask("the container's endpoint", &http::request("GET", url, &headers), "does the task have a role?")?;
+    read(&body, "the container's endpoint").map(Some)
+}
+
+fn read(body: &str, who: &str) -> Result<Credentials, Error> {
+    serde_json::from_str(body).map_err(|_| Error::unavailable(format!("{who} answered without credentials")))
+}
+
+/// The metadata service of an instance, version 2: a session first.
+struct Instance {
+    service: String,
+    token: String,
+}
+
+impl Instance {
+    fn new() -> Result<Self, Error> {
+        let service = variable("AWS_EC2_METADATA_SERVICE_ENDPOINT")?.unwrap_or_else(|| INSTANCE.to_owned());
+        let service = service.trim_end_matches('/').to_owned();
+        let life = [("X-aws-ec2-metadata-token-ttl-seconds", "60")];
+        let request = http::request("PUT", format!("{service}/latest/api/token"), &life);
+        let remedy = "on another machine set `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_REGION`";
+        let token = ask("the metadata service", &request, remedy)?;
+        Ok(Self { service, token })
+    }
+
+    fn get(&self, path: &str, remedy: &str) -> Result<String, Error> {
+        let headers = [("X-aws-ec2-metadata-token", self.token.as_str())];
+        let request = http::request("GET", format!("{}/latest/meta-data/{path}", self.service), &headers);
+        ask("the metadata service", &request, remedy)
+    }
+
+    fn credentials(&self) -> Result<Credentials, Error> {
+        let remedy = "attach a role to the instance";
+        let roles = self.get("iam/security-credentials/", remedy)?;
+        let role = roles.lines().next().unwrap_or_default();
+        read(&self.get(&format!("iam/security-credentials/{role}"), remedy)?, "the metadata service")
+    }
+
+    fn region(&self) -> Result<String, Error> {
+        self.get("placement/region", "set `AWS_REGION`")
+    }
+}
+
+/// The body of a successful answer, without white space around it.
+fn ask(who: &str, request: &http::Request, remedy: &str) -> Result<String, Error> {
+    let answer = http::send(request)
+        .map_err(|e| Error { message: format!("{who} does not answer: {}: {remedy}", e.message), ..e })?;
+    match answer.status {
+        200 => Ok(String::from_utf8_lossy(&answer.body).trim().to_owned()),
+        429 | 500.. => Err(Error::unavailable(format!("{who} answers {}, it is tried again later", answer.status))),
+        status => Err(Error::denied(format!("{who} refuses with {status}: {remedy}"))),
+    }
+}
