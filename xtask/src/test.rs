@@ -16,6 +16,7 @@ pub(crate) fn test(root: &Path) -> Result<()> {
         ("ssh-keygen", "openssh-client"),
         ("systemd-analyze", "systemd"),
         ("strace", "strace"),
+        ("pg_ctlcluster", "postgresql"),
     ])?;
     plugins::build(root, false)?;
     let mut counts = Counts::default();

@@ -8,6 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::configure::{Configure, Service};
+use crate::proxy::Through;
 
 /// Short-lived credentials for machines, from a Teleport cluster.
 #[derive(Parser)]
@@ -80,6 +81,10 @@ pub(crate) enum Command {
     /// Print the manual page
     #[command(hide = true)]
     ManPage,
+    /// Open a local port that leads to an application or a database
+    Proxy(Through),
+    /// Databases of the cluster: list, connect, configure clients
+    Db(Through),
     /// Print the version
     Version,
     /// Compile a plugin: what the agent runs itself as, in a process of its own

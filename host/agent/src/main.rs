@@ -1,11 +1,14 @@
 //! `tbot`: short-lived credentials for machines, from a Teleport cluster.
 
+mod client;
 mod configure;
 mod copy;
+mod db;
 mod flags;
 mod init;
 mod inspect;
 mod migrate;
+mod proxy;
 mod signals;
 mod start;
 mod systemd;
@@ -34,6 +37,8 @@ fn main() -> ExitCode {
         Command::CopyBinaries { ref directory } => copy::copy(directory),
         Command::Completion { shell } => completion(shell),
         Command::ManPage => man_page(),
+        Command::Proxy(ref through) => proxy::proxy(&flags, through),
+        Command::Db(ref through) => db::db(&flags, through),
         Command::Version => version(),
         Command::PluginCompile { ref input, ref output } => start::compile(input, output),
     };

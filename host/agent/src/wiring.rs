@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use catalog::{Catalog, ThirdParty};
 use cluster::{Address, AddressKind, ClusterConfig, TeleportCluster};
-use config::{Action, Config, DestinationConfig, Mistake, OnChange, OutputConfig, ServerKind, did_you_mean};
+use config::{
+    Action, Config, DestinationConfig, Mistake, OnChange, OutputConfig, ServerAddress, ServerKind, did_you_mean,
+};
 use identity::{Clock, Destination, Failure, FailureKind, JoinMethod, Monitor};
 use renewal::{Bot, BotSettings, Hook, OutputJob, OutputSettings, TokenSource};
 use rustix::process::Signal;
@@ -99,7 +101,7 @@ pub(crate) async fn bot(
     store.prepare().await.map_err(|e| e.to_string())?;
     let settings = BotSettings {
         cluster: Arc::new(TeleportCluster::new(ClusterConfig {
-            address: address(&config),
+            address: address(&config.address),
             ca_pins: config.onboarding.ca_pins.clone(),
             authority_pem,
             insecure: config.insecure,
@@ -232,13 +234,14 @@ pub(crate) fn place(config: &DestinationConfig) -> Result<Place, Failure> {
     Directory::new(path, Rules { symlinks, acls, readers, layout }).map(Place::Directory)
 }
 
-fn address(config: &Config) -> Address {
-    let kind = match config.address.kind {
+/// The same address, in the words of the room that dials it.
+pub(crate) fn address(address: &ServerAddress) -> Address {
+    let kind = match address.kind {
         ServerKind::Auth => AddressKind::Auth,
         ServerKind::Proxy => AddressKind::Proxy,
         ServerKind::Either => AddressKind::Either,
     };
-    Address { host: config.address.host.clone(), port: config.address.port, kind }
+    Address { host: address.host.clone(), port: address.port, kind }
 }
 
 fn token(config: &Config) -> TokenSource {

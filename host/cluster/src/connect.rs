@@ -33,10 +33,10 @@ pub struct ClusterConfig {
 
 /// A real cluster, over the network.
 pub struct TeleportCluster {
-    config: Arc<ClusterConfig>,
+    pub(crate) config: Arc<ClusterConfig>,
     /// The route that worked last is tried first.
     worked: Mutex<Option<Route>>,
-    ways: Ways,
+    pub(crate) ways: Ways,
 }
 
 impl TeleportCluster {

@@ -10,8 +10,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::Instant;
 
 use crate::address::{Route, Way};
-use crate::channel::{PEEK, Tls, dial};
+use crate::channel::{PEEK, Tls, dial, server_name};
 use crate::error::explain;
+use crate::ping::PingStream;
 use crate::trust::{ClientCertificate, Trust, client_config};
 
 /// How often [`ProxyClient::probe`] looks whether the proxy has answered.
@@ -21,27 +22,18 @@ const LOOK: Duration = Duration::from_millis(10);
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Opens connections to one proxy, verified against the machine's roots (wire §i.2).
+/// Opens connections to one proxy (wire §i.2).
 #[derive(Debug, Clone)]
 pub struct ProxyDialer {
-    route: Route,
-    trust: Trust,
+    pub(crate) route: Route,
+    /// Verify nothing.
+    pub(crate) insecure: bool,
 }
 
 impl ProxyDialer {
-    /// `host` without brackets; `insecure` verifies nothing.
-    pub fn new(host: &str, port: u16, insecure: bool) -> Self {
-        let trust = if insecure { Trust::Blind } else { Trust::System };
-        Self { route: Route { proxy: true, host: host.to_owned(), port, way: Way::Direct }, trust }
-    }
-
-    /// The proxy's host name, without port and brackets.
-    pub fn host(&self) -> &str {
-        &self.route.host
-    }
-
-    /// Settings for many connections that offer `protocols`, most wanted first, and show `client`. Connections made with one value resume
-    /// each other's TLS sessions; make a new one when the certificate changes.
+    /// Settings for many connections that offer `protocols`, most wanted first, and show `client`. The proxy is verified against the
+    /// machine's roots; inside an upgraded connection against `authorities`, those of the cluster's hosts, PEM. Connections made with one
+    /// value resume each other's TLS sessions; make a new one when the certificate changes.
     ///
     /// # Errors
     /// No usable roots, or a key that does not fit.
@@ -49,27 +41,24 @@ impl ProxyDialer {
         &self,
         protocols: &[&str],
         client: Option<(&TlsCertificate, &PrivateKey)>,
+        authorities: Vec<String>,
     ) -> Result<ProxyClient, Failure> {
+        let trust = match self.route.way {
+            _ if self.insecure => Trust::Blind,
+            Way::Direct => Trust::System,
+            Way::Upgraded { .. } => Trust::Only(authorities),
+        };
         let client = client.map(|(tls, key)| ClientCertificate { der: &tls.der, pkcs8: key.pkcs8_der() });
-        let config = client_config(&self.trust, client, protocols)?;
-        let name = ServerName::try_from(self.route.host.clone()).map_err(|_| {
-            Failure::new(FailureKind::InvalidConfig, format!("`{}` is not a host name", self.route.host))
-        })?;
+        let config = client_config(&trust, client, protocols)?;
+        let name =
+            server_name(&self.route.host).map_err(|e| Failure::new(FailureKind::InvalidConfig, e.to_string()))?;
         Ok(ProxyClient { route: self.route.clone(), name, config })
     }
-}
 
-impl ProxyDialer {
     /// What an error of a connection to this proxy means: [`FailureKind::Denied`] or [`FailureKind::Expired`] where it is about the certificate
     /// shown, otherwise [`FailureKind::Unavailable`].
     pub fn failure(&self, error: &std::io::Error) -> Failure {
         failure(&self.route, error)
-    }
-}
-
-impl std::fmt::Display for ProxyDialer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.route.fmt(f)
     }
 }
 
@@ -81,14 +70,6 @@ pub struct ProxyClient {
     config: Arc<ClientConfig>,
 }
 
-/// A connection that the proxy has accepted; whether it accepts the certificate shows with the first byte.
-pub struct Dialed {
-    /// What goes to and comes from the service.
-    pub stream: Box<dyn Stream>,
-    /// The protocol agreed upon, where the proxy named one.
-    pub protocol: Option<String>,
-}
-
 impl ProxyClient {
     /// The same with other protocols.
     #[must_use]
@@ -98,14 +79,14 @@ impl ProxyClient {
         Self { config: Arc::new(config), ..self.clone() }
     }
 
-    /// Connects.
+    /// Connects: a stream of what goes to and comes from the service. Whether the proxy accepts the certificate shows with the first byte.
     ///
     /// # Errors
     /// [`FailureKind::Unavailable`] with the address and the reason.
-    pub async fn dial(&self) -> Result<Dialed, Failure> {
+    pub async fn dial(&self) -> Result<Box<dyn Stream>, Failure> {
         let stream = self.connect().await?;
-        let protocol = stream.get_ref().1.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned());
-        Ok(Dialed { stream: Box::new(stream), protocol })
+        let framed = stream.get_ref().1.alpn_protocol().is_some_and(|name| name.ends_with(b"-ping"));
+        Ok(if framed { Box::new(PingStream::new(stream)) } else { Box::new(stream) })
     }
 
     /// Connects and waits until the proxy has judged the certificate: it then sends a session ticket, or refuses. The connection is closed.

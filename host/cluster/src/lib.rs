@@ -15,6 +15,7 @@ mod issue;
 mod join;
 mod join_legacy;
 mod join_stream;
+mod ping;
 mod reach;
 mod registration;
 mod resources;
@@ -33,5 +34,5 @@ pub mod wire {
 
 pub use address::{Address, AddressKind};
 pub use connect::{ClusterConfig, TeleportCluster};
-pub use dialer::{Dialed, ProxyClient, ProxyDialer, Stream};
+pub use dialer::{ProxyClient, ProxyDialer, Stream};
 pub use resources::{Resource, ResourceKind};

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 
 use crate::address::{Route, Way};
 use crate::dialer::Stream;
+use crate::ping::PingStream;
 use crate::trust::{Trust, client_config};
 use crate::{channel, websocket};
 
@@ -113,9 +114,9 @@ async fn upgraded(route: &Route, tcp: Box<dyn Stream>, insecure: bool) -> io::Re
             if head.header("sec-websocket-protocol") != Some(KIND) {
                 return Err(failed("the proxy speaks another protocol inside"));
             }
-            Ok(websocket::tunnel(stream, websocket::Framing::WebSocket))
+            Ok(websocket::tunnel(stream))
         }
-        KIND => Ok(websocket::tunnel(stream, websocket::Framing::Ping)),
+        KIND => Ok(Box::new(PingStream::new(stream))),
         other => Err(failed(&format!("the proxy chose `{}`", other.escape_default()))),
     }
 }

@@ -1,4 +1,4 @@
-//! Tunnels inside an upgraded connection: WebSocket frames, or the older frames with a length in front (wire §i.1, §i.6).
+//! A tunnel inside a connection that was upgraded to WebSocket (RFC 6455, wire §i.6).
 
 use std::io;
 
@@ -16,15 +16,6 @@ const CONTROL: u64 = 125;
 /// RFC 6455 §1.3.
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// How bytes are framed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Framing {
-    /// Binary messages, RFC 6455. Ours are masked with zeros: some servers do not unmask.
-    WebSocket,
-    /// 32-bit big-endian length; nothing at all is a keep-alive.
-    Ping,
-}
-
 /// `Sec-WebSocket-Accept` for a key.
 pub(crate) fn accept(key: &str) -> String {
     let digest =
@@ -33,7 +24,7 @@ pub(crate) fn accept(key: &str) -> String {
 }
 
 /// The bytes inside `outer`. What breaks the framing ends the tunnel.
-pub(crate) fn tunnel<S: Stream + 'static>(outer: S, framing: Framing) -> Box<dyn Stream> {
+pub(crate) fn tunnel<S: Stream + 'static>(outer: S) -> Box<dyn Stream> {
     let (inner, ours) = tokio::io::duplex(BUFFER);
     let (from_outer, to_outer) = tokio::io::split(outer);
     let (from_inner, to_inner) = tokio::io::split(ours);
@@ -41,8 +32,8 @@ pub(crate) fn tunnel<S: Stream + 'static>(outer: S, framing: Framing) -> Box<dyn
     let (answer, answers) = mpsc::channel(4);
     tokio::spawn(async move {
         tokio::select! {
-            _ = unframe(from_outer, to_inner, framing, answer) => {}
-            _ = enframe(from_inner, to_outer, framing, answers) => {}
+            _ = unframe(from_outer, to_inner, answer) => {}
+            _ = enframe(from_inner, to_outer, answers) => {}
         }
     });
     Box::new(inner)
@@ -51,7 +42,6 @@ pub(crate) fn tunnel<S: Stream + 'static>(outer: S, framing: Framing) -> Box<dyn
 async fn enframe<S: AsyncWrite>(
     mut from: impl AsyncRead + Unpin,
     mut to: WriteHalf<S>,
-    framing: Framing,
     mut answers: mpsc::Receiver<Vec<u8>>,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
@@ -60,36 +50,32 @@ async fn enframe<S: AsyncWrite>(
             Some(frame) = answers.recv() => frame,
             read = from.read(&mut buffer) => match read? {
                 0 => break,
-                length => frame(framing, 2, &buffer[..length]),
+                length => frame(2, &buffer[..length]),
             },
         };
         to.write_all(&frame).await?;
         to.flush().await?;
     }
-    if framing == Framing::WebSocket {
-        to.write_all(&frame(framing, 8, &[])).await?;
-    }
+    to.write_all(&frame(8, &[])).await?;
     to.shutdown().await
 }
 
-fn frame(framing: Framing, opcode: u8, payload: &[u8]) -> Vec<u8> {
+/// Masked with zeros: some servers do not unmask.
+fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let length = payload.len();
     let mut frame = Vec::with_capacity(length + 14);
-    match (framing, length) {
-        (Framing::Ping, _) => frame.extend((length as u32).to_be_bytes()),
-        (Framing::WebSocket, 0..126) => frame.extend([0x80 | opcode, 0x80 | length as u8]),
-        (Framing::WebSocket, 126..0x1_0000) => {
+    match length {
+        0..126 => frame.extend([0x80 | opcode, 0x80 | length as u8]),
+        126..0x1_0000 => {
             frame.extend([0x80 | opcode, 0x80 | 126]);
             frame.extend((length as u16).to_be_bytes());
         }
-        (Framing::WebSocket, _) => {
+        _ => {
             frame.extend([0x80 | opcode, 0x80 | 127]);
             frame.extend((length as u64).to_be_bytes());
         }
     }
-    if framing == Framing::WebSocket {
-        frame.extend([0; 4]);
-    }
+    frame.extend([0; 4]);
     frame.extend(payload);
     frame
 }
@@ -97,25 +83,19 @@ fn frame(framing: Framing, opcode: u8, payload: &[u8]) -> Vec<u8> {
 async fn unframe<S: AsyncRead>(
     mut from: ReadHalf<S>,
     mut to: impl AsyncWrite + Unpin,
-    framing: Framing,
     answers: mpsc::Sender<Vec<u8>>,
 ) -> io::Result<()> {
     let broken = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     loop {
-        let (opcode, length) = match framing {
-            Framing::Ping => (2, u64::from(from.read_u32().await?)),
-            Framing::WebSocket => {
-                let [first, second] = from.read_u16().await?.to_be_bytes();
-                if second & 0x80 != 0 || first & 0x70 != 0 {
-                    return Err(broken("a masked or reserved frame"));
-                }
-                let length = match second {
-                    126 => u64::from(from.read_u16().await?),
-                    127 => from.read_u64().await?,
-                    short => u64::from(short),
-                };
-                (first & 0x0f, length)
-            }
+        let [first, second] = from.read_u16().await?.to_be_bytes();
+        if second & 0x80 != 0 || first & 0x70 != 0 {
+            return Err(broken("a masked or reserved frame"));
+        }
+        let opcode = first & 0x0f;
+        let length = match second {
+            126 => u64::from(from.read_u16().await?),
+            127 => from.read_u64().await?,
+            short => u64::from(short),
         };
         match opcode {
             // A message may come in pieces, and a piece of any length: nothing is kept.
@@ -130,7 +110,7 @@ async fn unframe<S: AsyncRead>(
             9 | 10 if length <= CONTROL => {
                 let mut payload = vec![0; length as usize];
                 from.read_exact(&mut payload).await?;
-                if opcode == 9 && answers.send(frame(framing, 10, &payload)).await.is_err() {
+                if opcode == 9 && answers.send(frame(10, &payload)).await.is_err() {
                     return Ok(());
                 }
             }
@@ -151,7 +131,7 @@ mod tests {
     #[tokio::test]
     async fn frames_carry_bytes_both_ways_and_pings_are_answered() {
         let (outer, mut far) = tokio::io::duplex(1 << 20);
-        let mut near = tunnel(outer, Framing::WebSocket);
+        let mut near = tunnel(outer);
         near.write_all(b"hello").await.unwrap();
         let mut seen = [0; 11];
         far.read_exact(&mut seen).await.unwrap();
@@ -168,20 +148,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn older_frames_have_keep_alives_of_no_length() {
-        let (outer, mut far) = tokio::io::duplex(1 << 20);
-        let mut near = tunnel(outer, Framing::Ping);
-        far.write_all(b"\0\0\0\0\0\0\0\x02hi").await.unwrap();
-        let mut text = [0; 2];
-        near.read_exact(&mut text).await.unwrap();
-        assert_eq!(&text, b"hi");
-        near.write_all(b"yo").await.unwrap();
-        let mut seen = [0; 6];
-        far.read_exact(&mut seen).await.unwrap();
-        assert_eq!(&seen, b"\0\0\0\x02yo");
-    }
-
-    #[tokio::test]
     async fn what_breaks_the_framing_ends_the_tunnel_without_memory_for_it() {
         for hostile in [
             &b"\x81\x01x"[..],
@@ -191,7 +157,7 @@ mod tests {
             b"\x82\x7f\xff\xff\xff\xff\xff\xff\xff\xff",
         ] {
             let (outer, mut far) = tokio::io::duplex(1 << 20);
-            let mut near = tunnel(outer, Framing::WebSocket);
+            let mut near = tunnel(outer);
             far.write_all(hostile).await.unwrap();
             drop(far);
             assert_eq!(near.read(&mut [0; 8]).await.unwrap(), 0, "{hostile:?}");

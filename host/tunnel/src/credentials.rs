@@ -63,7 +63,10 @@ impl Credentials {
     }
 
     /// The authorities of the cluster's hosts, PEM.
-    pub(crate) async fn authorities(&self) -> Result<Vec<String>, Failure> {
+    ///
+    /// # Errors
+    /// As [`Credentials::current`].
+    pub async fn authorities(&self) -> Result<Vec<String>, Failure> {
         let file = self.file("teleport-host-ca.crt").await?;
         Ok(vec![String::from_utf8_lossy(&file).into_owned()])
     }

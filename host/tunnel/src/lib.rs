@@ -7,7 +7,6 @@
 mod credentials;
 mod http;
 mod listen;
-mod ping;
 mod postgres;
 mod protocol;
 mod refusal;

@@ -14,7 +14,6 @@ use tracing::{debug, warn};
 use crate::credentials::{Credential, Credentials};
 use crate::http::{self, LoginWatch};
 use crate::listen::{Bound, Listener};
-use crate::ping::PingStream;
 use crate::protocol::Talk;
 use crate::relay::relay;
 use crate::{Listen, Protocol, postgres, refusal};
@@ -81,9 +80,7 @@ pub struct Settings {
     pub mode: Mode,
     /// The certificate.
     pub credentials: Credentials,
-    /// The way to the proxy.
-    pub dialer: ProxyDialer,
-    /// Asked for an application's protocol.
+    /// Knows or is asked for the proxy, and for an application's protocol.
     pub cluster: Arc<TeleportCluster>,
     /// Bounds.
     pub limits: Limits,
@@ -178,11 +175,12 @@ impl Tunnel {
     }
 }
 
-/// Connections of one certificate: with the protocol's own names, and with HTTP/2.
+/// Connections in the time of one certificate: with it and the protocol's own names, with it and HTTP/2, and without it.
 struct Clients {
     credential: Arc<Credential>,
     own: ProxyClient,
     http2: ProxyClient,
+    anonymous: ProxyClient,
 }
 
 /// Which way a connection takes.
@@ -198,27 +196,25 @@ struct Way {
     target: Target,
     mode: Mode,
     credentials: Credentials,
-    dialer: ProxyDialer,
+    dialer: OnceLock<ProxyDialer>,
     cluster: Arc<TeleportCluster>,
     idle: Duration,
     protocol: OnceLock<&'static Protocol>,
-    anonymous: OnceLock<ProxyClient>,
     clients: Mutex<Option<Arc<Clients>>>,
     complaints: Mutex<(Option<Instant>, u64)>,
 }
 
 impl Way {
     fn new(settings: Settings) -> Self {
-        let Settings { target, mode, credentials, dialer, cluster, limits, .. } = settings;
+        let Settings { target, mode, credentials, cluster, limits, .. } = settings;
         Self {
             target,
             mode,
             credentials,
-            dialer,
+            dialer: OnceLock::new(),
             cluster,
             idle: limits.idle,
             protocol: OnceLock::new(),
-            anonymous: OnceLock::new(),
             clients: Mutex::default(),
             complaints: Mutex::default(),
         }
@@ -228,6 +224,11 @@ impl Way {
     async fn usable(&self) -> Result<(), Failure> {
         let credential = self.credentials.current().await?;
         self.check(&credential)?;
+        if self.dialer.get().is_none() {
+            let authorities = self.credentials.authorities().await?;
+            let dialer = self.cluster.proxy(&credential.tls, &credential.key, authorities).await?;
+            self.dialer.get_or_init(|| dialer);
+        }
         let protocol = match &self.target {
             Target::Application(_, Some(protocol)) => protocol,
             Target::Application(name, None) => self.ask(&credential, name).await?,
@@ -280,32 +281,41 @@ impl Way {
         }
     }
 
+    fn dialer(&self) -> Result<&ProxyDialer, Failure> {
+        self.dialer.get().ok_or_else(|| Failure::new(FailureKind::Unavailable, "the proxy is not known yet"))
+    }
+
     fn protocol(&self) -> &'static Protocol {
         self.protocol.get().copied().unwrap_or(Protocol::TCP)
     }
 
     async fn client(&self, lane: Lane) -> Result<ProxyClient, Failure> {
-        if lane == Lane::Anonymous {
-            if let Some(client) = self.anonymous.get() {
-                return Ok(client.clone());
-            }
-            let client = self.dialer.client(&self.protocol().offers(), None)?;
-            return Ok(self.anonymous.get_or_init(|| client).clone());
-        }
-        let credential = self.credentials.current().await?;
-        let known = lock(&self.clients).clone().filter(|clients| Arc::ptr_eq(&clients.credential, &credential));
-        let clients = match known {
-            Some(clients) => clients,
-            None => {
-                self.check(&credential)?;
-                let shown = Some((&credential.tls, &credential.key));
-                let own = self.dialer.client(&self.protocol().offers(), shown)?;
-                let clients = Arc::new(Clients { http2: own.offering(&["h2"]), own, credential });
+        let known = lock(&self.clients).clone();
+        let clients = match (self.credentials.current().await, known) {
+            (Ok(credential), Some(known)) if Arc::ptr_eq(&known.credential, &credential) => known,
+            (Ok(credential), _) => {
+                let clients = Arc::new(self.clients(credential).await?);
                 *lock(&self.clients) = Some(clients.clone());
                 clients
             }
+            // Whoever shows no certificate needs none.
+            (Err(_), Some(known)) if lane == Lane::Anonymous => known,
+            (Err(failure), _) => return Err(failure),
         };
-        Ok(if lane == Lane::Http2 { clients.http2.clone() } else { clients.own.clone() })
+        Ok(match lane {
+            Lane::Authenticated => clients.own.clone(),
+            Lane::Http2 => clients.http2.clone(),
+            Lane::Anonymous => clients.anonymous.clone(),
+        })
+    }
+
+    async fn clients(&self, credential: Arc<Credential>) -> Result<Clients, Failure> {
+        self.check(&credential)?;
+        let (dialer, offers) = (self.dialer()?, self.protocol().offers());
+        let authorities = self.credentials.authorities().await?;
+        let own = dialer.client(&offers, Some((&credential.tls, &credential.key)), authorities.clone())?;
+        let anonymous = dialer.client(&offers, None, authorities)?;
+        Ok(Clients { http2: own.offering(&["h2"]), own, anonymous, credential })
     }
 
     /// Serves one client to its end. What goes wrong is told to it where its protocol can, and logged.
@@ -326,7 +336,7 @@ impl Way {
                 let done = relay(&mut client, service, self.idle).await;
                 debug!(target: "TBOT", "A connection to {} ended: {} bytes up, {} bytes down{}.", self.target, done.up, done.down, if done.idle { ", idle" } else { "" });
                 match done.fault {
-                    Some(fault) if done.down == 0 => self.explain(self.dialer.failure(&fault)),
+                    Some(fault) if done.down == 0 => self.broken(&fault),
                     Some(fault) => return debug!(target: "TBOT", "The connection to {} broke: {fault}", self.target),
                     None => return,
                 }
@@ -355,16 +365,19 @@ impl Way {
 
     async fn connect(&self, first: &[u8], lane: Lane) -> Result<Box<dyn Stream>, Failure> {
         let dialed = self.client(lane).await?.dial().await.map_err(|failure| self.explain(failure))?;
-        let framed = dialed.protocol.is_some_and(|protocol| protocol.ends_with("-ping"));
-        let mut service: Box<dyn Stream> = match (framed, self.protocol().talk) {
-            (true, _) => Box::new(PingStream::new(dialed.stream)),
-            (false, Talk::Http) if lane != Lane::Http2 => Box::new(LoginWatch::new(dialed.stream)),
-            (false, _) => dialed.stream,
-        };
+        let watched = self.protocol().talk == Talk::Http && lane != Lane::Http2;
+        let mut service = if watched { Box::new(LoginWatch::new(dialed)) } else { dialed };
         if !first.is_empty() {
-            service.write_all(first).await.map_err(|e| self.explain(self.dialer.failure(&e)))?;
+            service.write_all(first).await.map_err(|e| self.broken(&e))?;
         }
         Ok(service)
+    }
+
+    fn broken(&self, error: &io::Error) -> Failure {
+        match self.dialer() {
+            Ok(dialer) => self.explain(dialer.failure(error)),
+            Err(failure) => failure,
+        }
     }
 
     /// The proxy speaks of a certificate: say which one.

@@ -22,11 +22,11 @@ fn tcp() -> Target {
     Target::Application("example".into(), Some(Protocol::TCP))
 }
 
-fn app_files(proxy: &Proxy, user: &str) -> [(&'static str, Vec<u8>); 2] {
+fn app_files(proxy: &Proxy, user: &str) -> [(&'static str, Vec<u8>); 3] {
     proxy.certificate(user, &[(&[1, 10], "example")], HOUR)
 }
 
-fn database_files(proxy: &Proxy, protocol: &str) -> [(&'static str, Vec<u8>); 2] {
+fn database_files(proxy: &Proxy, protocol: &str) -> [(&'static str, Vec<u8>); 3] {
     proxy.certificate("alice", &[(&[2, 1], "example"), (&[2, 2], protocol)], HOUR)
 }
 
@@ -71,7 +71,7 @@ async fn rest(client: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
 }
 
 fn seen(protocol: &str, user: &str) -> Vec<Seen> {
-    vec![Seen { protocol: protocol.into(), user: user.into() }]
+    vec![Seen { protocol: protocol.into(), user: user.into(), generation: 0 }]
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn a_new_certificate_is_used_at_once_and_open_connections_stay() {
     let users: Vec<_> = proxy.seen().into_iter().map(|seen| seen.user).collect();
     assert_eq!(users, ["first", "second"]);
     // A key without its certificate is a writer half done: what worked is used on.
-    let [key, _] = app_files(&proxy, "third");
+    let [key, ..] = app_files(&proxy, "third");
     files.put([key]);
     let mut third = tunnel.connect().await;
     third.write_all(b"w").await.unwrap();

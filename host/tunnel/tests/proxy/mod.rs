@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cluster::{Address, AddressKind, ClusterConfig, ProxyDialer, TeleportCluster};
+use cluster::{Address, AddressKind, ClusterConfig, TeleportCluster};
 use identity::{Clock, Destination, Failure, FailureKind, OutputFile, SystemClock, Timestamp};
 use rcgen::{CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::server::WebPkiClientVerifier;
@@ -33,6 +33,8 @@ pub enum Service {
     Framed,
     /// Ends the connection at once.
     Closed,
+    /// Hands on to this address, without TLS of its own.
+    Forward(SocketAddr),
     /// Answers HTTP with a redirect to the login page.
     Login,
 }
@@ -43,10 +45,13 @@ pub struct Seen {
     pub protocol: String,
     /// The client certificate's name, empty without one.
     pub user: String,
+    /// Its generation.
+    pub generation: u64,
 }
 
 pub struct Proxy {
     authority: Issuer<'static, KeyPair>,
+    root: String,
     config: Arc<ServerConfig>,
     address: SocketAddr,
     service: Arc<Mutex<Service>>,
@@ -81,6 +86,7 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let mut proxy = Self {
             authority,
+            root: root.pem(),
             config: Arc::new(config),
             address,
             service: Arc::new(Mutex::new(Service::Echo)),
@@ -105,6 +111,8 @@ impl Proxy {
                             if service == Service::Framed { format!("{name}-ping") } else { name.into() }.into_bytes()
                         })
                         .to_vec();
+                // By which clients see that protocol names arrive.
+                config.alpn_protocols.push(b"teleport-reversetunnel".to_vec());
                 running.spawn(handle(stream, config, service, seen.clone()));
             }
         }));
@@ -131,7 +139,7 @@ impl Proxy {
     }
 
     /// A certificate for `user` with private attributes `1.3.9999.<oid>`, valid for `life` seconds, and its key.
-    pub fn certificate(&self, user: &str, attributes: &[(&[u64], &str)], life: i64) -> [(&'static str, Vec<u8>); 2] {
+    pub fn certificate(&self, user: &str, attributes: &[(&[u64], &str)], life: i64) -> [(&'static str, Vec<u8>); 3] {
         let mut params = named(user);
         for (oid, value) in attributes {
             let oid = [&[1, 3, 9999], *oid].concat();
@@ -142,7 +150,16 @@ impl Proxy {
         params.not_after = now + time::Duration::seconds(life);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.authority).unwrap();
-        [("key", key.serialize_pem().into_bytes()), ("tlscert", certificate.pem().into_bytes())]
+        [
+            ("key", key.serialize_pem().into_bytes()),
+            ("tlscert", certificate.pem().into_bytes()),
+            ("teleport-host-ca.crt", self.root.clone().into_bytes()),
+        ]
+    }
+
+    /// The authority of every certificate, PEM.
+    pub fn authority(&self) -> &str {
+        &self.root
     }
 
     /// Settings of a tunnel on a free port.
@@ -154,7 +171,6 @@ impl Proxy {
             target,
             mode,
             credentials: Credentials::new(files.clone(), clock.clone()),
-            dialer: ProxyDialer::new("localhost", self.address.port(), true),
             cluster: Arc::new(TeleportCluster::new(ClusterConfig {
                 address,
                 ca_pins: vec![],
@@ -186,13 +202,20 @@ async fn handle(stream: TcpStream, config: ServerConfig, service: Service, seen:
     let mut stream = TlsAcceptor::from(Arc::new(config)).accept(stream).await.ok()?;
     let session = stream.get_ref().1;
     let protocol = String::from_utf8_lossy(session.alpn_protocol().unwrap_or_default()).into_owned();
-    let user = session
-        .peer_certificates()
-        .and_then(|chain| chain.first())
-        .map_or_else(String::new, |leaf| identity::TlsCertificate::from_der(leaf.to_vec()).unwrap().subject.user);
-    let seen_now = Seen { protocol: protocol.clone(), user };
+    let leaf = session.peer_certificates().and_then(|chain| chain.first());
+    let subject = leaf.map(|leaf| identity::TlsCertificate::from_der(leaf.to_vec()).unwrap().subject);
+    let generation = subject.as_ref().map_or(0, identity::Subject::generation);
+    let user = subject.map_or_else(String::new, |subject| subject.user);
+    let seen_now = Seen { protocol: protocol.clone(), user, generation };
     match service {
+        _ if protocol == "teleport-reversetunnel" => {}
         Service::Closed => {}
+        Service::Forward(address) => {
+            seen.lock().unwrap().push(seen_now);
+            let mut service = TcpStream::connect(address).await.ok()?;
+            service.set_nodelay(true).ok()?;
+            tokio::io::copy_bidirectional(&mut stream, &mut service).await.ok()?;
+        }
         Service::Login => {
             stream.read_u8().await.ok()?;
             seen.lock().unwrap().push(seen_now);

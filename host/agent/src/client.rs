@@ -1,0 +1,186 @@
+//! The programs that speak to databases: what to run, and with which files.
+
+use std::path::Path;
+use std::process::Command;
+
+use tunnel::{Listen, Protocol};
+
+/// A way to a database, as a client sees it.
+pub(crate) struct Client<'a> {
+    pub(crate) protocol: &'a Protocol,
+    pub(crate) address: &'a Listen,
+    pub(crate) user: &'a str,
+    pub(crate) database: &'a str,
+    /// The directory of certificates that the client itself shows; `None` where the tunnel does.
+    pub(crate) files: Option<&'a Path>,
+}
+
+/// A program and its arguments.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CommandLine(pub(crate) Vec<String>);
+
+impl CommandLine {
+    /// As a shell reads it.
+    pub(crate) fn shell(&self) -> String {
+        self.0.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+    }
+
+    pub(crate) fn command(&self) -> Option<Command> {
+        let (program, arguments) = self.0.split_first()?;
+        let mut command = Command::new(program);
+        command.args(arguments);
+        Some(command)
+    }
+}
+
+impl Client<'_> {
+    /// The program's command line; `None` where none is known for the protocol, or it cannot use the address.
+    pub(crate) fn command(&self) -> Option<CommandLine> {
+        let Listen::Tcp(address) = self.address else { return None };
+        let port = address.port().to_string();
+        let words: Vec<String> = match self.protocol.name {
+            "postgres" => vec!["psql".into(), self.postgres_url(&port)],
+            "cockroachdb" => vec!["cockroach".into(), "sql".into(), "--url".into(), self.postgres_url(&port)],
+            "mysql" => self.mysql(port),
+            "mongodb" => self.mongodb(&port),
+            "redis" => {
+                let tls = self.file_flags(&[("--cacert", HOST_CA), ("--cert", "tlscert"), ("--key", "key")]);
+                let tls = if tls.is_empty() { tls } else { [vec!["--tls".into()], tls].concat() };
+                [words(&["redis-cli", "-h", "localhost", "-p", &port]), tls].concat()
+            }
+            "sqlserver" => {
+                let server = format!("localhost,{port}");
+                [words(&["sqlcmd", "-S", &server]), self.pair("-U", self.user), self.pair("-d", self.database)].concat()
+            }
+            _ => return None,
+        };
+        Some(CommandLine(words))
+    }
+
+    /// The three files, one a line.
+    pub(crate) fn files_hint(&self) -> String {
+        self.file_flags(&[("  ca_file", HOST_CA), ("  cert_file", "tlscert"), ("  key_file", "key")])
+            .chunks(2)
+            .map(|pair| format!("{}\n", pair.join("=")))
+            .collect()
+    }
+
+    fn file(&self, name: &str) -> Option<String> {
+        Some(self.files?.join(name).display().to_string())
+    }
+
+    fn file_flags(&self, flags: &[(&str, &str)]) -> Vec<String> {
+        let each = flags.iter().filter_map(|(flag, name)| Some([(*flag).to_owned(), self.file(name)?]));
+        each.flatten().collect()
+    }
+
+    fn pair(&self, flag: &str, value: &str) -> Vec<String> {
+        if value.is_empty() { vec![] } else { words(&[flag, value]) }
+    }
+
+    fn postgres_url(&self, port: &str) -> String {
+        let user = if self.user.is_empty() { String::new() } else { format!("{}@", percent(self.user)) };
+        let mut url = format!("postgres://{user}localhost:{port}/{}", percent(self.database));
+        let mut parameters = vec![];
+        for (key, name) in [("sslrootcert", HOST_CA), ("sslcert", "tlscert"), ("sslkey", "key")] {
+            parameters.extend(self.file(name).map(|path| format!("{key}={}", percent(&path))));
+        }
+        if self.files.is_some() {
+            parameters.push("sslmode=verify-full".into());
+        } else if self.protocol.name == "cockroachdb" {
+            // Its client insists on TLS unless told otherwise.
+            parameters.push("sslmode=disable".into());
+        }
+        if !parameters.is_empty() {
+            url.push('?');
+            url.push_str(&parameters.join("&"));
+        }
+        url
+    }
+
+    fn mysql(&self, port: String) -> Vec<String> {
+        let mut out = words(&["mysql"]);
+        out.extend(self.pair("--user", self.user));
+        out.extend(self.pair("--database", self.database));
+        out.extend(words(&["--host", "localhost", "--protocol", "TCP", "--port", &port]));
+        out.extend(self.file_flags(&[("--ssl-ca", HOST_CA), ("--ssl-cert", "tlscert"), ("--ssl-key", "key")]));
+        if self.files.is_some() {
+            out.push(if mariadb() { "--ssl-verify-server-cert" } else { "--ssl-mode=VERIFY_IDENTITY" }.into());
+        }
+        out
+    }
+
+    fn mongodb(&self, port: &str) -> Vec<String> {
+        let url = format!("mongodb://localhost:{port}/{}?directConnection=true", percent(self.database));
+        let tls = self.file_flags(&[("--tlsCertificateKeyFile", "mongo.crt"), ("--tlsCAFile", "mongo.cas")]);
+        let tls = if tls.is_empty() { tls } else { [vec!["--tls".into()], tls].concat() };
+        [words(&["mongosh", &url]), tls].concat()
+    }
+}
+
+/// What the proxy shows to clients with TLS of their own is signed by this authority (measured on a real cluster).
+pub(crate) const HOST_CA: &str = "teleport-host-ca.crt";
+
+/// Is the `mysql` of this machine MariaDB's? It names a flag differently.
+fn mariadb() -> bool {
+    let version = Command::new("mysql").arg("--version").output();
+    version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("MariaDB"))
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// A part of a URL (RFC 3986 §2.3; `/` is left as it is, which paths need).
+fn percent(text: &str) -> String {
+    let kept = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    text.bytes().map(|byte| if kept(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// A word of a shell.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(protocol: &str, files: Option<&Path>) -> String {
+        let address = Listen::loopback(15432);
+        let protocol = Protocol::database(protocol).unwrap();
+        let client = Client { protocol, address: &address, user: "alice", database: "example", files };
+        client.command().map_or(String::new(), |command| command.shell())
+    }
+
+    #[test]
+    fn the_recorded_hint_and_its_relatives() {
+        assert_eq!(shell("postgres", None), "psql postgres://alice@localhost:15432/example");
+        assert_eq!(
+            shell("postgres", Some(Path::new("/opt/m"))),
+            "psql 'postgres://alice@localhost:15432/example?sslrootcert=/opt/m/teleport-host-ca.crt&sslcert=/opt/m/tlscert&sslkey=/opt/m/key&sslmode=verify-full'"
+        );
+        assert_eq!(
+            shell("mysql", None),
+            "mysql --user alice --database example --host localhost --protocol TCP --port 15432"
+        );
+        assert_eq!(shell("mongodb", None), "mongosh 'mongodb://localhost:15432/example?directConnection=true'");
+        assert_eq!(
+            shell("redis", Some(Path::new("d"))),
+            "redis-cli -h localhost -p 15432 --tls --cacert d/teleport-host-ca.crt --cert d/tlscert --key d/key"
+        );
+        assert_eq!(shell("sqlserver", None), "sqlcmd -S localhost,15432 -U alice -d example");
+        assert_eq!(shell("snowflake", None), "");
+    }
+
+    #[test]
+    fn names_cannot_leave_their_places() {
+        assert_eq!(percent("a@b/c?d&e"), "a%40b/c%3Fd%26e");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}

@@ -1,0 +1,279 @@
+//! `tbot db`: databases through the cluster, from the command line (surface §A.10).
+
+use std::fmt::Write as _;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use cluster::ResourceKind;
+use serde_json::json;
+use tokio::sync::oneshot;
+use tunnel::{Listen, Mode, Protocol, Target, Tunnel};
+
+use crate::client::{Client, HOST_CA, quoted};
+use crate::flags::Flags;
+use crate::proxy::{Common, Context, DbSession, Through, inner};
+
+/// Databases of the cluster
+#[derive(Parser)]
+#[command(name = "tbot db", disable_version_flag = true, args_override_self = true)]
+struct Db {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// List the databases that the certificate may reach
+    Ls {
+        /// How the list looks
+        #[arg(short, long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Run the database's own client, connected
+    Connect {
+        #[command(flatten)]
+        session: DbSession,
+        /// Name of the database service
+        service: String,
+    },
+    /// Show how to connect to the port that `tbot proxy db` opens
+    Config {
+        #[command(flatten)]
+        port: Port,
+        /// How it looks
+        #[arg(short, long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        /// Name of the database service
+        service: String,
+    },
+    /// Print environment variables for clients of the port that `tbot proxy db` opens
+    Env {
+        #[command(flatten)]
+        port: Port,
+        /// Name of the database service
+        service: String,
+    },
+    /// Nothing to do here: the certificate is kept fresh by `tbot start`
+    Login {
+        /// Anything
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        ignored: Vec<String>,
+    },
+}
+
+#[derive(clap::Args)]
+struct Port {
+    /// The port that `tbot proxy db --port` was given [default: the protocol's usual one]
+    #[arg(short, long)]
+    port: Option<u16>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+    /// The client's command line; a list has none and is text
+    Cmd,
+}
+
+/// Runs one of the commands.
+pub(crate) fn db(flags: &Flags, through: &Through) -> Result<(), String> {
+    let Some(Db { what, common }) = inner(through, "tbot db")? else { return Ok(()) };
+    let context = Context::new(flags, through, &common)?;
+    let text = match &what {
+        What::Ls { format } => context.block_on(list(&context, *format))?,
+        What::Connect { session, service } => {
+            let status = context.block_on(connect(&context, service, session))?;
+            // The client's own status, which the original lost.
+            std::process::exit(status);
+        }
+        What::Config { port, format, service } => context.block_on(config(&context, service, port, *format))?,
+        What::Env { port, service } => context.block_on(environment(&context, service, port))?,
+        What::Login { .. } => format!("Nothing to do: the certificate lies in {}.\n", context.directory.display()),
+    };
+    print!("{text}");
+    Ok(())
+}
+
+async fn list(context: &Context, format: Format) -> Result<String, String> {
+    let credentials = context.credentials()?;
+    let credential = credentials.current().await.map_err(|e| e.to_string())?;
+    let authorities = credentials.authorities().await.map_err(|e| e.to_string())?;
+    let (tls, key) = (&credential.tls, &credential.key);
+    let listed = context.cluster.resources(tls, key, authorities, ResourceKind::Database).await;
+    let listed = listed.map_err(|e| e.to_string())?;
+    if format == Format::Json {
+        let all: Vec<_> = listed
+            .iter()
+            .map(|db| json!({"name": db.name, "description": db.description, "protocol": db.protocol, "uri": db.uri, "labels": db.labels}))
+            .collect();
+        return Ok(format!("{:#}\n", serde_json::Value::Array(all)));
+    }
+    let rows: Vec<[String; 4]> = listed
+        .into_iter()
+        .map(|db| {
+            let labels: Vec<_> = db.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            [db.name, db.description, db.protocol, labels.join(",")]
+        })
+        .collect();
+    Ok(table(["Name", "Description", "Protocol", "Labels"], &rows))
+}
+
+/// Opens a tunnel of its own, runs the client in it, and returns its exit status.
+async fn connect(context: &Context, service: &str, session: &DbSession) -> Result<i32, String> {
+    let credential = context.credentials()?.current().await.map_err(|e| e.to_string())?;
+    let protocol = credential.tls.subject.attribute("2.2").and_then(Protocol::database);
+    // The client shows the certificate where it can: then nobody else gets through its port.
+    let mode =
+        if protocol.is_some_and(|protocol| protocol.only_authenticated) { Mode::Authenticated } else { session.mode() };
+    let settings = context.settings(Listen::loopback(0), Target::Database(service.to_owned()), mode)?;
+    let tunnel = Tunnel::open(settings).await.map_err(|e| e.to_string())?;
+    let subject = &credential.tls.subject;
+    let address = tunnel.address().clone();
+    let client = Client {
+        protocol: tunnel.protocol(),
+        address: &address,
+        user: session.db_user.as_deref().or(subject.attribute("2.3")).unwrap_or_default(),
+        database: session.db_name.as_deref().or(subject.attribute("2.4")).unwrap_or_default(),
+        files: (mode == Mode::Passthrough).then_some(context.directory.as_path()),
+    };
+    let line = client.command().ok_or_else(|| {
+        format!("no client is known for {}: use `tbot proxy db`, and a client of your choice", client.protocol.title)
+    })?;
+    let mut command = line.command().ok_or("no client is known")?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = tokio::spawn(tunnel.serve(async {
+        let _ = stopped.await;
+    }));
+    // Ctrl-C is for the client: it cancels a query there.
+    let _ignored = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
+    let ran = tokio::task::spawn_blocking(move || command.status()).await.map_err(|e| e.to_string())?;
+    drop(stop);
+    let _ = serving.await;
+    let status = ran.map_err(|e| format!("`{}` cannot be run: {e}; is it installed?", line.0[0]))?;
+    Ok(status.code().unwrap_or(1))
+}
+
+async fn config(context: &Context, service: &str, port: &Port, format: Format) -> Result<String, String> {
+    let view = View::new(context, service, port).await?;
+    let rows = view.rows(service);
+    Ok(match format {
+        Format::Text => rows.iter().map(|(name, value)| format!("{:<11}{value}\n", format!("{name}:"))).collect(),
+        Format::Json => {
+            let object: serde_json::Map<_, _> =
+                rows.into_iter().map(|(name, value)| (name.to_lowercase(), value.into())).collect();
+            format!("{:#}\n", serde_json::Value::Object(object))
+        }
+        Format::Cmd => view.client(context).command().map_or(String::new(), |command| format!("{}\n", command.shell())),
+    })
+}
+
+async fn environment(context: &Context, service: &str, port: &Port) -> Result<String, String> {
+    let view = View::new(context, service, port).await?;
+    let [root, certificate, key] = &view.files;
+    let number = view.port.to_string();
+    let variables: Vec<(&str, &str)> = match view.protocol.name {
+        "postgres" | "cockroachdb" => vec![
+            ("PGHOST", "localhost"),
+            ("PGPORT", &number),
+            ("PGUSER", &view.user),
+            ("PGDATABASE", &view.database),
+            ("PGSSLMODE", "verify-full"),
+            ("PGSSLROOTCERT", root),
+            ("PGSSLCERT", certificate),
+            ("PGSSLKEY", key),
+        ],
+        "mysql" => vec![("MYSQL_HOST", "localhost"), ("MYSQL_TCP_PORT", &number)],
+        _ => return Err(format!("clients of {} read no environment: see `tbot db config`", view.protocol.title)),
+    };
+    let mut text = String::new();
+    for (name, value) in variables.into_iter().filter(|(_, value)| !value.is_empty()) {
+        let _ = writeln!(text, "export {name}={}", quoted(value));
+    }
+    Ok(text)
+}
+
+/// What the certificate says of one database.
+struct View {
+    protocol: &'static Protocol,
+    address: Listen,
+    port: u16,
+    user: String,
+    database: String,
+    files: [String; 3],
+}
+
+impl View {
+    async fn new(context: &Context, service: &str, port: &Port) -> Result<Self, String> {
+        let credential = context.credentials()?.current().await.map_err(|e| e.to_string())?;
+        let attribute = |oid| credential.tls.subject.attribute(oid).unwrap_or_default().to_owned();
+        if attribute("2.1") != service {
+            return Err(format!(
+                "the certificate in {} is not for database {service:?}: name the directory of its output with --destination-dir",
+                context.directory.display()
+            ));
+        }
+        let name = attribute("2.2");
+        let protocol = Protocol::database(&name)
+            .ok_or_else(|| format!("database {service:?} speaks `{name}`, which cannot be carried"))?;
+        let port = port.port.unwrap_or(protocol.port);
+        let directory = std::path::absolute(&context.directory).unwrap_or_else(|_| context.directory.clone());
+        let files = [HOST_CA, "tlscert", "key"].map(|name| directory.join(name).display().to_string());
+        Ok(Self {
+            protocol,
+            address: Listen::loopback(port),
+            port,
+            user: attribute("2.3"),
+            database: attribute("2.4"),
+            files,
+        })
+    }
+
+    fn rows(&self, service: &str) -> [(&'static str, String); 8] {
+        let [root, certificate, key] = self.files.clone();
+        [
+            ("Name", service.to_owned()),
+            ("Host", "localhost".to_owned()),
+            ("Port", self.port.to_string()),
+            ("User", self.user.clone()),
+            ("Database", self.database.clone()),
+            ("CA", root),
+            ("Cert", certificate),
+            ("Key", key),
+        ]
+    }
+
+    fn client<'a>(&'a self, context: &'a Context) -> Client<'a> {
+        let files = (!self.protocol.only_authenticated).then_some(context.directory.as_path());
+        Client { protocol: self.protocol, address: &self.address, user: &self.user, database: &self.database, files }
+    }
+}
+
+/// Columns as wide as their widest cell, without blanks at the ends of lines.
+fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
+    let mut widths = head.map(str::len);
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: [&str; N]| {
+        let padded: Vec<_> = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        format!("{}\n", padded.join(" ").trim_end())
+    };
+    let rules = widths.map(|width| "-".repeat(width));
+    let body = rows.iter().map(|row| line(row.each_ref().map(String::as_str)));
+    [line(head), line(rules.each_ref().map(String::as_str))].into_iter().chain(body).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_straight_columns() {
+        let rows = [["a".to_owned(), "long name".to_owned()], ["bbbb".to_owned(), String::new()]];
+        assert_eq!(table(["X", "Y"], &rows), "X    Y\n---- ---------\na    long name\nbbbb\n");
+    }
+}
