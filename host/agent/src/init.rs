@@ -1,5 +1,7 @@
 //! `tbot init`: which directory, for whom, with which files (surface §A.8, §E). What is done there is the room `storage`'s.
 
+use std::path::{Path, PathBuf};
+
 use catalog::Catalog;
 use config::{Config, DestinationConfig, OutputConfig};
 use identity::{Failure, Formats, RelativePath};
@@ -36,7 +38,7 @@ async fn wanted(flags: &Flags, init: &Init) -> Result<(DestinationConfig, Vec<Re
     if let (None, Some(path)) = (&flags.config, &init.destination_dir) {
         // Without a file it is an identity output, as for `tbot start`, and nothing else is asked for.
         let catalog = Catalog::load(Vec::new(), None).await.map_err(|all| start::list(&all))?;
-        let files = files(&catalog, "identity", "{}").await.map_err(|e| e.to_string())?;
+        let files = files(&catalog, "identity", "{}", path).await.map_err(|e| e.to_string())?;
         return Ok((DestinationConfig::directory(path), files));
     }
     let config = wiring::configuration(flags, &init.start()).map_err(|mistakes| mistakes.to_string())?;
@@ -48,7 +50,8 @@ async fn wanted(flags: &Flags, init: &Init) -> Result<(DestinationConfig, Vec<Re
     let mut all = Vec::new();
     for output in config.outputs.iter().filter(|output| path(output) == path_of(&destination)) {
         let options = serde_json::Value::Object(output.options.clone()).to_string();
-        let files = files(&catalog, &output.kind, &options).await;
+        let Some(place) = path(output) else { continue };
+        let files = files(&catalog, &output.kind, &options, place).await;
         all.extend(files.map_err(|failure| wiring::output_mistake(output, failure).to_string())?);
     }
     Ok((destination, all))
@@ -67,23 +70,25 @@ fn select(config: &Config, init: &Init) -> Result<DestinationConfig, String> {
     found.map(|output| output.destination.clone()).ok_or_else(unknown)
 }
 
-fn path(output: &OutputConfig) -> Option<&std::path::PathBuf> {
+fn path(output: &OutputConfig) -> Option<&PathBuf> {
     path_of(&output.destination)
 }
 
-fn path_of(destination: &DestinationConfig) -> Option<&std::path::PathBuf> {
+fn path_of(destination: &DestinationConfig) -> Option<&PathBuf> {
     match destination {
         DestinationConfig::Directory { path, .. } => Some(path),
         DestinationConfig::Memory => None,
     }
 }
 
-async fn files(catalog: &Catalog, kind: &str, options: &str) -> Result<Vec<RelativePath>, Failure> {
-    let plan = catalog.output(kind).await?.plan(options).await?;
+async fn files(catalog: &Catalog, kind: &str, options: &str, place: &Path) -> Result<Vec<RelativePath>, Failure> {
+    let absolute = std::path::absolute(place).unwrap_or_else(|_| place.to_owned());
+    let directory = Some(absolute.to_string_lossy());
+    let plan = catalog.output(kind).await?.plan(options, directory.as_deref()).await?;
     let mut files = plan.files;
     for wanted in &plan.formats {
         let format = catalog.format(&wanted.name).await?;
-        let more = format.files(&wanted.config).await;
+        let more = format.files(&wanted.config, directory.as_deref()).await;
         files.extend(more.map_err(|e| e.context(format_args!("format `{}`", wanted.name)))?);
     }
     files.iter().map(|path| RelativePath::parse(path)).collect()

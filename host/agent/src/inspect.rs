@@ -81,8 +81,10 @@ fn bot(config: &Config, parts: &Parts) -> Value {
 fn output(job: &OutputJob) -> Value {
     let settings = job.settings();
     let certificate = match job.target() {
-        Target::Identity(None) => "the bot's impersonated identity".to_owned(),
-        Target::Identity(Some(cluster)) => format!("the bot's impersonated identity in cluster {cluster}"),
+        Target::Identity { cluster: None, .. } => "the bot's impersonated identity".to_owned(),
+        Target::Identity { cluster: Some(cluster), .. } => {
+            format!("the bot's impersonated identity in cluster {cluster}")
+        }
         Target::Application(name) => format!("application {name}"),
         Target::Database { service, username, database } => {
             format!("database {service}, user {username:?}, database {database:?}")

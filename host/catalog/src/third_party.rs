@@ -24,7 +24,7 @@ pub struct ThirdParty {
     pub path: PathBuf,
     /// `sha256:<hex>` of its bytes.
     pub digest: Option<String>,
-    /// What the operator lets it do: `environment`, `files` and `http`, lists of texts ([`Rights`]).
+    /// What the operator lets it do: `environment`, `files` and `http`, lists of texts, and `private_key: reveal` ([`Rights`]).
     pub grants: serde_json::Value,
 }
 

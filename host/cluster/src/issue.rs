@@ -20,6 +20,7 @@ use crate::wire::proto::paginated_resource::Resource;
 use crate::wire::proto::{
     CreateAppSessionRequest, ListResourcesRequest, RouteToApp, RouteToDatabase, UserCertsRequest,
 };
+use crate::wire::teleport::trust::v1::GenerateHostCertRequest;
 use crate::wire::types::{AppServerV3, DatabaseServerV3};
 
 /// One impersonated identity serves all outputs of a pass; sessions live as long as it, so a later pass takes a new one.
@@ -58,11 +59,19 @@ impl Issuer {
         let roles = if order.roles.is_empty() { &self.default_roles } else { &order.roles };
         let mut request = self.request(roles, order.ttl);
         match &order.target {
-            Target::Identity(leaf) => {
-                if let Some(leaf) = leaf {
+            Target::Identity { cluster, allow_reissue } => {
+                if let Some(leaf) = cluster {
                     request.route_to_cluster.clone_from(leaf);
                 }
-                self.sign(request, &order.key).await
+                request.reissuable_role_impersonation = *allow_reissue;
+                let signed = self.sign(request, &order.key).await?;
+                if *allow_reissue && signed.tls.subject.disallow_reissue() {
+                    return Err(Failure::new(
+                        FailureKind::Unsupported,
+                        "this cluster lets no output's certificate be reissued: remove `allow_reissue`",
+                    ));
+                }
+                Ok(signed.into())
             }
             Target::Application(name) => self.application(name, roles, request, order).await,
             Target::Database { service, username, database } => {
@@ -76,12 +85,37 @@ impl Issuer {
                     database: database.clone(),
                     roles: vec![],
                 });
-                self.sign(request, &order.key).await
+                Ok(self.sign(request, &order.key).await?.into())
             }
-            Target::Kubernetes(_) | Target::SshHost(_) => {
-                Err(Failure::new(FailureKind::Unsupported, "kubernetes and ssh_host outputs are not supported yet"))
+            Target::SshHost(principals) => self.ssh_host(principals, roles, order).await,
+            Target::Kubernetes(_) => {
+                Err(Failure::new(FailureKind::Unsupported, "kubernetes outputs are not supported yet"))
             }
         }
+    }
+
+    /// As the original does it: the roles of the output, not the bot itself, may make host certificates.
+    async fn ssh_host(&self, principals: &[String], roles: &[String], order: &Order) -> Result<Issued, Failure> {
+        let asker = self.impersonate(roles, order.ttl).await?;
+        let request = GenerateHostCertRequest {
+            key: format!("{}\n", order.key.ssh_line()).into_bytes(),
+            principals: principals.to_vec(),
+            cluster_name: self.info.name.clone(),
+            role: "Node".into(),
+            ttl: prost_types::Duration::try_from(order.ttl).ok(),
+            ..GenerateHostCertRequest::default()
+        };
+        let answer = asker.call(asker.trust().generate_host_cert(request)).await;
+        let answer = answer.map_err(|e| match e.kind {
+            FailureKind::Denied => e.context(format_args!("host certificate with the roles [{}]", roles.join(", "))),
+            _ => e,
+        })?;
+        let line = String::from_utf8_lossy(&answer.ssh_certificate);
+        let certificate = SshCertificate::parse(&line).map_err(|e| unusable(&e))?;
+        if certificate.public_key != order.key.ssh_wire() {
+            return Err(unusable(&OTHER_KEY));
+        }
+        Ok(Issued { tls: None, ssh: Some(certificate) })
     }
 
     async fn application(
@@ -128,7 +162,7 @@ impl Issuer {
         if let Some(session) = issued.tls.subject.attribute("1.4") {
             self.sessions.visible(&asker, session, announced).await?;
         }
-        Ok(issued)
+        Ok(issued.into())
     }
 
     async fn database_protocol(&self, asker: &Caller, service: &str, roles: &[String]) -> Result<String, Failure> {
@@ -192,7 +226,7 @@ impl Issuer {
         }
     }
 
-    async fn sign(&self, mut request: UserCertsRequest, key: &PublicKey) -> Result<Issued, Failure> {
+    async fn sign(&self, mut request: UserCertsRequest, key: &PublicKey) -> Result<Signed, Failure> {
         certify(&mut request, key, &self.info.version);
         let roles = request.role_requests.join(", ");
         let answer = self.bot.call(self.bot.auth().generate_user_certs(request)).await;
@@ -200,19 +234,34 @@ impl Issuer {
             FailureKind::Denied => e.context(format_args!("certificate with the roles [{roles}]")),
             _ => e,
         })?;
-        let unusable = |e: &dyn std::fmt::Display| {
-            Failure::new(FailureKind::Denied, format!("what the cluster issued cannot be used: {e}"))
-        };
         let tls = TlsCertificate::parse(&certs.tls).map_err(|e| unusable(&e))?;
         if !tls.matches(key) {
-            return Err(unusable(&"it certifies another key than the one sent"));
+            return Err(unusable(&OTHER_KEY));
         }
         let ssh = match certs.ssh.is_empty() {
             true => None,
             false => Some(SshCertificate::parse(&String::from_utf8_lossy(&certs.ssh)).map_err(|e| unusable(&e))?),
         };
-        Ok(Issued { tls, ssh })
+        Ok(Signed { tls, ssh })
     }
+}
+
+/// What the cluster signed for a user: always a TLS certificate.
+struct Signed {
+    tls: TlsCertificate,
+    ssh: Option<SshCertificate>,
+}
+
+impl From<Signed> for Issued {
+    fn from(signed: Signed) -> Self {
+        Self { tls: Some(signed.tls), ssh: signed.ssh }
+    }
+}
+
+const OTHER_KEY: &str = "it certifies another key than the one sent";
+
+fn unusable(why: &dyn std::fmt::Display) -> Failure {
+    Failure::new(FailureKind::Denied, format!("what the cluster issued cannot be used: {why}"))
 }
 
 fn not_found(what: &str, name: &str, roles: &[String]) -> Failure {

@@ -44,6 +44,10 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    pub(crate) fn trust(&self) -> TrustServiceClient<Connection> {
+        TrustServiceClient::new(self.connection.clone()).max_decoding_message_size(ANSWER_BYTES)
+    }
+
     pub(crate) fn auth(&self) -> AuthServiceClient<Connection> {
         AuthServiceClient::new(self.connection.clone()).max_decoding_message_size(ANSWER_BYTES)
     }
@@ -125,9 +129,8 @@ impl GrpcSession {
             let answer = auth_http::authorities(&self.caller.route, &self.identity, kind).await;
             return answer.map_err(|e| e.context(format_args!("{kind} authorities")));
         }
-        let mut trust = TrustServiceClient::new(self.caller.connection.clone()).max_decoding_message_size(ANSWER_BYTES);
         let request = GetCertAuthoritiesRequest { r#type: kind.to_owned(), include_key: false };
-        let answer = self.caller.call(trust.get_cert_authorities(request)).await;
+        let answer = self.caller.call(self.caller.trust().get_cert_authorities(request)).await;
         let mut all: Vec<_> = answer
             .map_err(|e| e.context(format_args!("{kind} authorities")))?
             .cert_authorities_v2

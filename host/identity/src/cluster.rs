@@ -53,9 +53,9 @@ pub struct Order {
 /// What came back for one output.
 #[derive(Debug, Clone)]
 pub struct Issued {
-    /// The routed certificate.
-    pub tls: TlsCertificate,
-    /// The SSH certificate, where the cluster issued one.
+    /// The routed certificate; none for an SSH host.
+    pub tls: Option<TlsCertificate>,
+    /// The SSH certificate, where the cluster issued one: of a user, or of an SSH host.
     pub ssh: Option<SshCertificate>,
 }
 

@@ -10,8 +10,13 @@ use crate::{
 /// What a certificate is for: one case for every route that the cluster knows (`tbot:output/output.target`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// The impersonated identity itself, optionally routed to a leaf cluster.
-    Identity(Option<String>),
+    /// The impersonated identity itself.
+    Identity {
+        /// Leaf cluster that it is routed to.
+        cluster: Option<String>,
+        /// May it be used to ask for other certificates?
+        allow_reissue: bool,
+    },
     /// An application, by name.
     Application(String),
     /// A database.
@@ -25,7 +30,7 @@ pub enum Target {
     },
     /// A Kubernetes cluster, by name.
     Kubernetes(String),
-    /// An SSH host certificate for these principals.
+    /// An SSH host certificate for these principals, and nothing else.
     SshHost(Vec<String>),
 }
 
@@ -56,8 +61,8 @@ pub struct Material {
     pub cluster: String,
     /// `host:port` of the proxy as the cluster advertises it; may be empty.
     pub proxy: String,
-    /// The routed certificate.
-    pub tls: TlsCertificate,
+    /// The routed certificate; none for an SSH host.
+    pub tls: Option<TlsCertificate>,
     /// The SSH certificate.
     pub ssh: Option<SshCertificate>,
     /// The public key, an authorized_keys line without a newline.
@@ -68,6 +73,14 @@ pub struct Material {
     pub directory: Option<String>,
     /// Absolute path of this program, for files that call it back.
     pub executable: String,
+}
+
+impl Material {
+    /// When the certificate expires: an SSH host has only one for SSH. `None` where there is neither.
+    pub fn expires(&self) -> Option<Timestamp> {
+        let ssh = || self.ssh.as_ref().map(|ssh| ssh.before);
+        self.tls.as_ref().map(|tls| tls.before).or_else(ssh)
+    }
 }
 
 /// A part of a file.

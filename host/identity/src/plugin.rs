@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{Failure, Material, OutputPlan, RenderedFile};
+use crate::{Failure, Material, OutputPlan, PrivateKey, RenderedFile};
 
 /// Does the cluster open the conversation? (`tbot:join/method.opening`)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,16 +87,16 @@ pub struct OutputDescription {
 pub trait Output: Send + Sync {
     /// What the plugin says of itself.
     fn description(&self) -> &OutputDescription;
-    /// Pure: needs no secret and no network. `config` is JSON.
+    /// Pure: needs no secret and no network. `config` is JSON, `directory` the absolute path of the destination where it has one.
     ///
     /// # Errors
     /// What the plugin reported, or [`crate::FailureKind::Plugin`] where it misbehaved.
-    async fn plan(&self, config: &str) -> Result<OutputPlan, Failure>;
-    /// The files, with references in place of the key.
+    async fn plan(&self, config: &str, directory: Option<&str>) -> Result<OutputPlan, Failure>;
+    /// The files, with references in place of the key. `key` itself is shown to a guest only where that is granted.
     ///
     /// # Errors
     /// As [`Output::plan`].
-    async fn render(&self, config: &str, material: &Material) -> Result<Vec<RenderedFile>, Failure>;
+    async fn render(&self, config: &str, material: &Material, key: &PrivateKey) -> Result<Vec<RenderedFile>, Failure>;
 }
 
 /// How additional files look. An output names the formats it wants ([`crate::OutputPlan::formats`]).
@@ -108,12 +108,12 @@ pub trait Format: Send + Sync {
     ///
     /// # Errors
     /// What the plugin reported, or [`crate::FailureKind::Plugin`] where it misbehaved.
-    async fn files(&self, config: &str) -> Result<Vec<String>, Failure>;
-    /// The files, with references in place of the key.
+    async fn files(&self, config: &str, directory: Option<&str>) -> Result<Vec<String>, Failure>;
+    /// The files, with references in place of the key. `key` itself is shown to a guest only where that is granted.
     ///
     /// # Errors
     /// As [`Format::files`].
-    async fn render(&self, config: &str, material: &Material) -> Result<Vec<RenderedFile>, Failure>;
+    async fn render(&self, config: &str, material: &Material, key: &PrivateKey) -> Result<Vec<RenderedFile>, Failure>;
 }
 
 /// Where an output's formats come from.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::{
-    Clock, Destination, Failure, FailureKind, Format, Formats, KeyAlgorithm, Material, Order, Output, OutputFile,
-    OutputPlan, PrivateKey, RelativePath, Session, Target, Timestamp, assemble, verify_chain, verify_written,
+    Authorities, Clock, Destination, Failure, FailureKind, Format, Formats, Issued, KeyAlgorithm, Material, Order,
+    Output, OutputFile, OutputPlan, PrivateKey, PublicKey, RelativePath, Session, Target, Timestamp, assemble,
+    verify_chain, verify_written,
 };
 use tracing::info;
 
@@ -56,12 +57,13 @@ impl OutputJob {
     /// # Errors
     /// What the plugins say of the configuration; [`FailureKind::InvalidConfig`] where two files of one name would be written.
     pub async fn new(settings: OutputSettings, available: &dyn Formats) -> Result<Self, Failure> {
-        let plan = settings.output.plan(&settings.options).await?;
+        let directory = directory(&*settings.destination);
+        let plan = settings.output.plan(&settings.options, directory.as_deref()).await?;
         let mut formats = Vec::new();
         for wanted in &plan.formats {
             let format = available.format(&wanted.name).await?;
             let named = |e: Failure| e.context(format_args!("format `{}`", wanted.name));
-            let files = format.files(&wanted.config).await.map_err(named)?;
+            let files = format.files(&wanted.config, directory.as_deref()).await.map_err(named)?;
             formats.push(PlannedFormat { format, name: wanted.name.clone(), config: wanted.config.clone(), files });
         }
         let job = Self { settings, plan, formats };
@@ -142,11 +144,7 @@ impl OutputJob {
         };
         let issued = session.issue(&order).await?;
         let authorities = session.authorities().await?;
-        if !issued.tls.matches(key.public_key()) {
-            return Err(Failure::new(FailureKind::Internal, "the cluster certified another key than the one sent"));
-        }
-        verify_chain(&issued.tls, &authorities.user_tls(), clock.now())
-            .map_err(|e| Failure::new(FailureKind::Denied, format!("what the cluster issued does not verify: {e}")))?;
+        check(&issued, key.public_key(), &authorities, clock.now())?;
         self.log_target();
         let material = Material {
             cluster: session.info().name.clone(),
@@ -155,14 +153,14 @@ impl OutputJob {
             ssh: issued.ssh,
             public_key: key.public_key().ssh_line(),
             authorities,
-            directory: self.settings.destination.directory().map(|path| path.to_string_lossy().into_owned()),
+            directory: directory(&*self.settings.destination),
             executable: self.settings.executable.clone(),
         };
         let files = self.render(&material, key).await?;
         self.settings.destination.write(files.clone()).await?;
         self.verify(&files, &material, clock).await?;
         info!(target: "TBOT", output = %description, "Generated output.");
-        Ok(material.tls.before)
+        material.expires().ok_or_else(nothing_issued)
     }
 
     /// Is there a set in place whose hook may not have run? Nobody knows after a start: the agent may have been killed before it did.
@@ -182,11 +180,11 @@ impl OutputJob {
     }
 
     async fn render(&self, material: &Material, key: &PrivateKey) -> Result<Vec<OutputFile>, Failure> {
-        let rendered = self.settings.output.render(&self.settings.options, material).await?;
+        let rendered = self.settings.output.render(&self.settings.options, material, key).await?;
         let mut files = assemble(&self.plan.files, rendered, key)
             .map_err(|e| e.context(format_args!("output plugin `{}`", self.settings.kind)))?;
         for planned in &self.formats {
-            let rendered = planned.format.render(&planned.config, material).await?;
+            let rendered = planned.format.render(&planned.config, material, key).await?;
             let more = assemble(&planned.files, rendered, key);
             files.extend(more.map_err(|e| e.context(format_args!("format plugin `{}`", planned.name)))?);
         }
@@ -206,7 +204,10 @@ impl OutputJob {
             };
             if key.is_none() && read.starts_with(b"-----BEGIN ") && PrivateKey::from_pem(&read).is_ok() {
                 key = Some(read);
-            } else if certificate.is_none() && read.starts_with(material.tls.pem.as_bytes()) {
+            } else if certificate.is_none()
+                && let Some(tls) = &material.tls
+                && read.starts_with(tls.pem.as_bytes())
+            {
                 certificate = Some(read);
             }
         }
@@ -223,7 +224,30 @@ impl OutputJob {
             Target::Application(name) => info!(target: "TBOT", "Generated identity for app {name:?}"),
             Target::Database { service, .. } => info!(target: "TBOT", "Generated identity for database {service:?}"),
             Target::Kubernetes(name) => info!(target: "TBOT", "Generated identity for Kubernetes cluster {name:?}"),
-            Target::Identity(_) | Target::SshHost(_) => {}
+            Target::Identity { .. } | Target::SshHost(_) => {}
         }
     }
+}
+
+fn directory(destination: &dyn Destination) -> Option<String> {
+    destination.directory().map(|path| path.to_string_lossy().into_owned())
+}
+
+/// What the cluster issued is for our key, signed by its authority and valid now. The signature of an SSH certificate is checked by
+/// whoever it is shown to.
+fn check(issued: &Issued, key: &PublicKey, authorities: &Authorities, now: Timestamp) -> Result<(), Failure> {
+    let for_key = issued.tls.as_ref().is_none_or(|tls| tls.matches(key))
+        && issued.ssh.as_ref().is_none_or(|ssh| ssh.public_key == key.ssh_wire());
+    if !for_key {
+        return Err(Failure::new(FailureKind::Internal, "the cluster certified another key than the one sent"));
+    }
+    let Some(tls) = &issued.tls else {
+        return issued.ssh.is_some().then_some(()).ok_or_else(nothing_issued);
+    };
+    verify_chain(tls, &authorities.user_tls(), now)
+        .map_err(|e| Failure::new(FailureKind::Denied, format!("what the cluster issued does not verify: {e}")))
+}
+
+fn nothing_issued() -> Failure {
+    Failure::new(FailureKind::Internal, "the cluster issued no certificate")
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use identity::{
     Attempt, Authority, Failure, Format, FormatUse, JoinMethod, JoinProof, KeyEncoding, Material, MethodDescription,
-    Opening, Output, OutputDescription, OutputPlan, Piece, RenderedFile, Target,
+    Opening, Output, OutputDescription, OutputPlan, Piece, PrivateKey, RenderedFile, Target,
 };
 
 use crate::bindings::format::FormatPluginPre;
@@ -23,13 +23,14 @@ fn export_missing(plugin: &Plugin, kind: Kind, error: &wasmtime::Error) -> CallE
     CallError::BadResult { plugin: plugin.name.to_string(), reason }
 }
 
-/// Instantiates in a fresh store, calls one exported function, and hands on what it returned.
+/// Instantiates in a fresh store, calls one exported function, and hands on what it returned. `key` is there for the guest where it is granted.
 macro_rules! guest_call {
-    ($self:ident, $deadline:expr, $interface:ident . $function:ident ( $($argument:expr),* )) => {
-        guest_call!(&$self.plugin, $self.pre, $deadline, $interface.$function($($argument),*))
+    ($self:ident, $deadline:expr, $interface:ident . $function:ident ( $($argument:expr),* ) $(, $key:ident)?) => {
+        guest_call!(&$self.plugin, $self.pre, $deadline, $interface.$function($($argument),*) $(, $key)?)
     };
-    ($plugin:expr, $pre:expr, $deadline:expr, $interface:ident . $function:ident ( $($argument:expr),* )) => {
+    ($plugin:expr, $pre:expr, $deadline:expr, $interface:ident . $function:ident ( $($argument:expr),* ) $(, $key:ident)?) => {
         call($plugin, stringify!($function), $deadline, async |store| {
+            $(store.data_mut().reveal($key);)?
             let instance = $pre.instantiate_async(&mut *store).await?;
             guest_call!(@ $interface, $function, instance, store, $($argument),*)
         })
@@ -129,12 +130,14 @@ impl Output for OutputPlugin {
         &self.description
     }
 
-    async fn plan(&self, config: &str) -> Result<OutputPlan, Failure> {
+    async fn plan(&self, config: &str, directory: Option<&str>) -> Result<OutputPlan, Failure> {
         let config = config.to_owned();
-        let request = guest_call!(self, PURE_DEADLINE, tbot_output_output.plan(&config))?;
+        let request = guest_call!(self, PURE_DEADLINE, tbot_output_output.plan(&config, directory))?;
         let request = request.map_err(|e| reported(&self.plugin, e))?;
         let target = match request.target {
-            output::Target::Identity(cluster) => Target::Identity(cluster),
+            output::Target::Identity(output::Identity { cluster, allow_reissue }) => {
+                Target::Identity { cluster, allow_reissue }
+            }
             output::Target::Application(name) => Target::Application(name),
             output::Target::Database(output::Database { service, username, database }) => {
                 Target::Database { service, username, database }
@@ -147,9 +150,10 @@ impl Output for OutputPlugin {
         Ok(OutputPlan { target, files: request.files, formats })
     }
 
-    async fn render(&self, config: &str, material: &Material) -> Result<Vec<RenderedFile>, Failure> {
+    async fn render(&self, config: &str, material: &Material, key: &PrivateKey) -> Result<Vec<RenderedFile>, Failure> {
         let (config, material) = (config.to_owned(), lower(material));
-        let files = guest_call!(self, PURE_DEADLINE, tbot_output_output.render(&config, &material))?;
+        let plugin = self.plugin.granted(&config);
+        let files = guest_call!(&plugin, self.pre, PURE_DEADLINE, tbot_output_output.render(&config, &material), key)?;
         Ok(files.map_err(|e| reported(&self.plugin, e))?.into_iter().map(lift).collect())
     }
 }
@@ -181,15 +185,16 @@ impl Format for FormatPlugin {
         &self.description
     }
 
-    async fn files(&self, config: &str) -> Result<Vec<String>, Failure> {
+    async fn files(&self, config: &str, directory: Option<&str>) -> Result<Vec<String>, Failure> {
         let config = config.to_owned();
-        let files = guest_call!(self, PURE_DEADLINE, tbot_format_format.files(&config))?;
+        let files = guest_call!(self, PURE_DEADLINE, tbot_format_format.files(&config, directory))?;
         Ok(files.map_err(|e| reported(&self.plugin, e))?)
     }
 
-    async fn render(&self, config: &str, material: &Material) -> Result<Vec<RenderedFile>, Failure> {
+    async fn render(&self, config: &str, material: &Material, key: &PrivateKey) -> Result<Vec<RenderedFile>, Failure> {
         let (config, material) = (config.to_owned(), lower(material));
-        let files = guest_call!(self, PURE_DEADLINE, tbot_format_format.render(&config, &material))?;
+        let plugin = self.plugin.granted(&config);
+        let files = guest_call!(&plugin, self.pre, PURE_DEADLINE, tbot_format_format.render(&config, &material), key)?;
         Ok(files.map_err(|e| reported(&self.plugin, e))?.into_iter().map(lift).collect())
     }
 }
@@ -205,10 +210,10 @@ fn lower(material: &Material) -> guest::Material {
     };
     guest::Material {
         cluster: guest::Cluster { name: material.cluster.clone(), proxy: material.proxy.clone() },
-        tls_certificate: material.tls.pem.clone(),
+        tls_certificate: material.tls.as_ref().map(|tls| tls.pem.clone()),
         ssh_certificate: material.ssh.as_ref().map(|ssh| ssh.line.clone()),
         public_key: material.public_key.clone(),
-        expires: u64::try_from(material.tls.before.0).unwrap_or(0),
+        expires: material.expires().map_or(0, |expires| u64::try_from(expires.0).unwrap_or(0)),
         host_authorities: authorities(&material.authorities.host),
         user_authorities: authorities(&material.authorities.user),
         database_authorities: authorities(&material.authorities.database),

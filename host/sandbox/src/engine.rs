@@ -46,9 +46,16 @@ impl Kind {
                 "tbot:host/input@0.1.0",
                 "tbot:host/http@0.1.0",
             ],
-            Self::Output | Self::Format => &[
+            Self::Output => &[
                 "tbot:types/types@0.1.0",
                 "tbot:host/log@0.1.0",
+                "tbot:host/private-key@0.1.0",
+                "tbot:format/material@0.1.0",
+            ],
+            Self::Format => &[
+                "tbot:types/types@0.1.0",
+                "tbot:host/log@0.1.0",
+                "tbot:host/input@0.1.0",
                 "tbot:host/private-key@0.1.0",
                 "tbot:format/material@0.1.0",
             ],

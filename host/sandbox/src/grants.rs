@@ -23,13 +23,29 @@ pub struct Rights {
     /// everything below it, another one itself; a query means those that begin with it. Without `at private` a name must not lead
     /// into a private network; loopback, link-local and metadata addresses have to be written as addresses, always.
     pub http: BTreeSet<String>,
+    /// The private key itself, while a file is rendered.
+    #[serde(alias = "private-key")]
+    pub private_key: Option<Reveal>,
+}
+
+/// The only thing that can be said of a private key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reveal {
+    /// The plugin sees it.
+    Reveal,
 }
 
 impl Rights {
     /// The same with every `$NAME` and `{key}` replaced, what has no value left out.
     pub fn filled(&self, config: &Value) -> Self {
         let filled = |texts: &BTreeSet<String>| texts.iter().filter_map(|text| fill(text, config)).collect();
-        Self { environment: filled(&self.environment), files: filled(&self.files), http: filled(&self.http) }
+        Self {
+            environment: filled(&self.environment),
+            files: filled(&self.files),
+            http: filled(&self.http),
+            private_key: self.private_key,
+        }
     }
 
     /// # Errors
@@ -103,6 +119,10 @@ impl Allowed {
         self.every("files", &what, path, |rights| rights.files.contains(path).then_some(())).map(drop)
     }
 
+    pub(crate) fn private_key(&self) -> bool {
+        !self.lists.is_empty() && self.lists.iter().all(|list| list.rights.private_key.is_some())
+    }
+
     /// The URL in its normal form, and for each list the entries that cover it: they decide about addresses.
     ///
     /// # Errors
@@ -133,7 +153,7 @@ impl Allowed {
         has: impl Fn(&Rights) -> Option<T>,
     ) -> Result<Vec<T>, String> {
         if self.lists.is_empty() {
-            return Err(format!("{what} is not for this function: only `prove` is granted anything"));
+            return Err(format!("{what} is not for this function: only `prove` and `render` are granted anything"));
         }
         let line = escaped(line);
         let check = |list: &Filled| {
@@ -179,7 +199,7 @@ mod tests {
 
     fn rights(environment: &[&str], http: &[&str]) -> Rights {
         let owned = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
-        Rights { environment: owned(environment), http: owned(http), files: BTreeSet::new() }
+        Rights { environment: owned(environment), http: owned(http), ..Rights::default() }
     }
 
     #[test]

@@ -5,10 +5,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use identity::PrivateKey;
 use rustix::fs::OFlags;
 use wasmtime::component::ResourceTable;
 use wasmtime::{ResourceLimiter, format_err};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use zeroize::Zeroizing;
 
 use crate::bindings::join::tbot::host::{clock, http, input};
 use crate::bindings::output::tbot::format::material;
@@ -30,6 +32,7 @@ pub(crate) struct State {
     pub(crate) out_of_memory: bool,
     wasi: WasiCtx,
     table: ResourceTable,
+    private_key: Option<Zeroizing<Vec<u8>>>,
 }
 
 impl State {
@@ -50,7 +53,13 @@ impl State {
             out_of_memory: false,
             wasi,
             table,
+            private_key: None,
         }
+    }
+
+    /// Lets the guest have `key` during this call, where manifest and operator both say so.
+    pub(crate) fn reveal(&mut self, key: &PrivateKey) {
+        self.private_key = self.allowed.private_key().then(|| Zeroizing::new(key.pkcs8_der().to_vec()));
     }
 }
 
@@ -188,6 +197,8 @@ impl http::Host for State {
 
 impl private_key::Host for State {
     fn pkcs8_der(&mut self) -> wasmtime::Result<Result<Vec<u8>, types::Error>> {
-        Ok(Err(denied("the private key is not revealed to this plugin: use a `private-key` piece".into())))
+        let refused =
+            "the private key is not revealed to this plugin: use a `private-key` piece, or grant `private_key: reveal`";
+        Ok(self.private_key.as_ref().map(|key| key.to_vec()).ok_or_else(|| denied(refused.into())))
     }
 }

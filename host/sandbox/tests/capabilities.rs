@@ -101,7 +101,7 @@ async fn the_private_key_is_refused() {
     let body = "(call $key (i32.const 512)) (i32.const 512)";
     let guest = guest::format(&format!("{import} {MEMORY}"), body);
     let engine = Engine::new().unwrap();
-    let refused = guest::plugin(&engine, "greedy", &guest).await.unwrap().files("{}").await.unwrap_err();
+    let refused = guest::plugin(&engine, "greedy", &guest).await.unwrap().files("{}", None).await.unwrap_err();
     assert_eq!(refused.kind, FailureKind::Denied);
     assert!(refused.message.contains("private key is not revealed"), "{refused}");
 }

@@ -7,7 +7,7 @@ use identity::{Failure, FailureKind, Format};
 use sandbox::{CallError, Engine, Grants, Kind};
 
 async fn files(engine: &Engine, head: &str, body: &str) -> Failure {
-    plugin(engine, "hostile", &component(head, body)).await.unwrap().files("{}").await.unwrap_err()
+    plugin(engine, "hostile", &component(head, body)).await.unwrap().files("{}", None).await.unwrap_err()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -22,7 +22,7 @@ async fn whatever_a_guest_does_costs_its_own_call_only() {
     let huge = "(i32.store (i32.const 36) (i32.const 64)) (i32.store (i32.const 40) (i32.const 1))
         (i32.store (i32.const 64) (i32.const 0)) (i32.store (i32.const 68) (i32.const 104857600)) (i32.const 32)";
     let grow = "(loop $more (drop (memory.grow (i32.const 64))) (br $more)) (unreachable)";
-    let recurse = "(call $files (local.get 0) (local.get 1))";
+    let recurse = "(call $files (local.get 0) (local.get 1) (local.get 2) (local.get 3) (local.get 4))";
     for (what, head, body, words) in [
         ("loops", MEMORY, "(loop $again (br $again)) (unreachable)", "did not finish `files` within 2 s"),
         ("traps", MEMORY, "(unreachable)", "crashed in `files`"),
@@ -35,7 +35,7 @@ async fn whatever_a_guest_does_costs_its_own_call_only() {
         let failure = files(&engine, head, body).await;
         assert_eq!(failure.kind, FailureKind::Plugin, "{what}: {failure}");
         assert!(failure.message.contains(words) && failure.message.contains("plugin `hostile`"), "{what}: {failure}");
-        assert!(good.files("{}").await.unwrap().is_empty(), "after one that {what}");
+        assert!(good.files("{}", None).await.unwrap().is_empty(), "after one that {what}");
     }
 }
 
@@ -47,12 +47,12 @@ async fn guests_that_loop_do_not_hold_up_another() {
     let mut loops = Vec::new();
     for _ in 0..4 {
         let one = plugin(&engine, "hostile", &looping).await.unwrap();
-        loops.push(tokio::spawn(async move { one.files("{}").await.unwrap_err() }));
+        loops.push(tokio::spawn(async move { one.files("{}", None).await.unwrap_err() }));
     }
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     let started = std::time::Instant::now();
     for _ in 0..10 {
-        good.files("{}").await.unwrap();
+        good.files("{}", None).await.unwrap();
     }
     assert!(started.elapsed().as_millis() < 1900, "ten calls took {:?} beside four that loop", started.elapsed());
     for one in loops {
@@ -95,7 +95,7 @@ async fn growing_past_the_guests_own_maximum_fails_inside_the_guest() {
         "(if (i32.ne (memory.grow (i32.const 16)) (i32.const -1)) (then unreachable)) (i32.const 16)",
     );
     let modest = plugin(&engine, "modest", &modest).await.unwrap();
-    assert!(modest.files("{}").await.unwrap().is_empty());
+    assert!(modest.files("{}", None).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ async fn said(wasm: &[u8]) -> Vec<String> {
     let _default = tracing::subscriber::set_default(subscriber);
     let engine = Engine::new().unwrap();
     let talking = plugin(&engine, "talking", wasm).await.unwrap();
-    let _ = talking.files("{}").await;
+    let _ = talking.files("{}", None).await;
     let mut text = String::new();
     file.rewind().unwrap();
     file.read_to_string(&mut text).unwrap();
@@ -73,7 +73,7 @@ fn printing(body: &str) -> Vec<u8> {
         (memory (export "memory") 4) (data (i32.const 1024) "Traceback:\0a  line 1\0aunfinished")"#;
     let exports = format!(
         r#"(func (export "tbot:format/format@0.1.0#describe") (result i32) {FINE})
-           (func (export "tbot:format/format@0.1.0#files") (param i32 i32) (result i32) (local $n i32) {body})
+           (func (export "tbot:format/format@0.1.0#files") (param i32 i32 i32 i32 i32) (result i32) (local $n i32) {body})
            (func (export "tbot:format/format@0.1.0#render") (param i32) (result i32) {FINE})"#
     );
     component("format", wit, head, &exports)

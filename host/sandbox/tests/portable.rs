@@ -31,5 +31,5 @@ async fn rounding_and_vectors_work_without_extensions() {
             (local.get 1)) (then unreachable))
         (i32.const 16)";
     let plugin = plugin(&engine, "old", &format(MEMORY, body)).await.unwrap();
-    assert!(plugin.files("{}").await.unwrap().is_empty());
+    assert!(plugin.files("{}", None).await.unwrap().is_empty());
 }

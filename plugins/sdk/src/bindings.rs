@@ -27,6 +27,7 @@ pub mod format {
             "tbot:host/log@0.1.0": crate::bindings::output::tbot::host::log,
             "tbot:host/private-key@0.1.0": crate::bindings::output::tbot::host::private_key,
             "tbot:format/material@0.1.0": crate::bindings::output::tbot::format::material,
+            "tbot:host/input@0.1.0": crate::bindings::join::tbot::host::input,
         },
         generate_all,
         pub_export_macro: true,

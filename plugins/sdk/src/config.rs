@@ -30,12 +30,13 @@ fn read<C: DeserializeOwned>(keys: Map<String, Value>) -> Result<C, String> {
     })
 }
 
-/// The key `format` of an output: a name, or a map with `name` and the format's own options. Without a name there is none.
+/// The key `format` of an output: the name of a format, a map with `name` and the format's own options, or a list of these. An empty
+/// name is none.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FormatOption(Vec<FormatUse>);
 
 impl FormatOption {
-    /// As [`crate::Request::formats`] wants it: none or one.
+    /// As [`crate::Request::formats`] wants it.
     pub fn uses(&self) -> Vec<FormatUse> {
         self.0.clone()
     }
@@ -43,22 +44,30 @@ impl FormatOption {
 
 impl<'de> Deserialize<'de> for FormatOption {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let wrong = || D::Error::custom("must be the name of a format, or a map with `name` and the format's options");
-        let (name, options) = match Value::deserialize(deserializer)? {
-            Value::String(name) => (name, Map::new()),
-            Value::Object(mut options) => {
-                let Some(Value::String(name)) = options.get("name").cloned() else { return Err(wrong()) };
-                options.retain(|key, _| key != "name");
-                (name, options)
-            }
-            _ => return Err(wrong()),
+        let all = match Value::deserialize(deserializer)? {
+            Value::Array(all) => all,
+            one => vec![one],
         };
-        if name.is_empty() && !options.is_empty() {
-            return Err(wrong());
-        }
-        let format = (!name.is_empty()).then(|| FormatUse { name, config: Value::Object(options).to_string() });
-        Ok(Self(format.into_iter().collect()))
+        let uses: Option<Vec<_>> = all.into_iter().map(format_use).collect();
+        let wrong = "must be the name of a format, a map with `name` and the format's options, or a list of these";
+        Ok(Self(uses.ok_or_else(|| D::Error::custom(wrong))?.into_iter().flatten().collect()))
     }
+}
+
+/// `None` for what is no format, `Some(None)` for the empty name.
+fn format_use(value: Value) -> Option<Option<FormatUse>> {
+    let (name, options) = match value {
+        Value::String(name) => (name, Map::new()),
+        Value::Object(mut options) => {
+            let Some(Value::String(name)) = options.shift_remove("name") else { return None };
+            (name, options)
+        }
+        _ => return None,
+    };
+    if name.is_empty() {
+        return options.is_empty().then_some(None);
+    }
+    Some(Some(FormatUse { name, config: Value::Object(options).to_string() }))
 }
 
 #[cfg(test)]
@@ -96,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_format_is_a_name_or_a_map() {
+    fn a_format_is_a_name_a_map_or_a_list() {
         let uses = |json: &str| parse::<Sample>(json).unwrap().format.uses();
         assert_eq!(uses(r#"{"format": ""}"#), []);
         assert_eq!(uses("{}"), []);
@@ -106,7 +115,14 @@ mod tests {
         let config = r#"{"file":"b.properties","z":{"a":1}}"#;
         let json = format!(r#"{{"format": {{"name": "p", {}}}"#, &config[1..]);
         assert_eq!(uses(&json), [FormatUse { name: "p".into(), config: config.into() }]);
-        for wrong in [r#"{"format": 7}"#, r#"{"format": {"file": "x"}}"#, r#"{"format": {"name": "", "file": "x"}}"#] {
+        let list = r#"{"format": ["mongo", {"name": "p"}, ""]}"#;
+        assert_eq!(uses(list).iter().map(|format| format.name.as_str()).collect::<Vec<_>>(), ["mongo", "p"]);
+        for wrong in [
+            r#"{"format": [["mongo"]]}"#,
+            r#"{"format": 7}"#,
+            r#"{"format": {"file": "x"}}"#,
+            r#"{"format": {"name": "", "file": "x"}}"#,
+        ] {
             assert!(refused(wrong).starts_with("`format`: must be the name of a format"), "{wrong}");
         }
     }

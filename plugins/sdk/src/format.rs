@@ -13,10 +13,11 @@ pub trait Format {
     const KEYS: &'static [&'static str];
 
     /// The paths that [`Self::render`] returns, all of them and no other: known before anything is asked of the cluster.
+    /// `directory` is what [`Material::directory`] will be.
     ///
     /// # Errors
     /// [`Error::invalid_config`] for what the operator has to change.
-    fn files(config: &Self::Config) -> Result<Vec<String>, Error>;
+    fn files(config: &Self::Config, directory: Option<&str>) -> Result<Vec<String>, Error>;
 
     /// The files. Pure: the same configuration and material give the same files.
     ///
@@ -46,8 +47,8 @@ impl<P: Format + 'static> Guest for FormatGuest<P> {
         Description { keys: P::KEYS.iter().map(ToString::to_string).collect() }
     }
 
-    fn files(config: String) -> Result<Vec<String>, Error> {
-        P::files(&config::parse(&config)?)
+    fn files(config: String, directory: Option<String>) -> Result<Vec<String>, Error> {
+        P::files(&config::parse(&config)?, directory.as_deref())
     }
 
     fn render(config: String, material: Material) -> Result<Vec<File>, Error> {

@@ -23,7 +23,7 @@
 //!     type Config = Config;
 //!     const KEYS: &'static [&'static str] = &["stem"];
 //!
-//!     fn files(config: &Config) -> Result<Vec<String>, Error> {
+//!     fn files(config: &Config, _directory: Option<&str>) -> Result<Vec<String>, Error> {
 //!         match config.stem.as_str() {
 //!             "" => Err(Error::invalid_config("`stem` must not be empty: write a file name without its extension")),
 //!             stem => Ok(vec![format!("{stem}.pem")]),
@@ -32,7 +32,7 @@
 //!
 //!     fn render(config: &Config, material: &Material) -> Result<Vec<File>, Error> {
 //!         let key = Piece::PrivateKey(KeyEncoding::Pkcs8Pem);
-//!         Ok(vec![File::of(format!("{}.pem", config.stem), [key, Piece::text(&material.tls_certificate)])])
+//!         Ok(vec![File::of(format!("{}.pem", config.stem), [key, Piece::text(material.certificate()?)])])
 //!     }
 //! }
 //!
@@ -55,20 +55,25 @@ mod join;
 pub mod log;
 #[cfg(not(target_arch = "wasm32"))]
 mod machine;
+mod material;
 mod output;
+mod ssh_config;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 pub mod text;
 
-pub use base::{base_files, base_names};
+pub use base::BaseNames;
 pub use bindings::join::exports::tbot::join::method::{Attempt, AzureProof, Opening, Proof};
-pub use bindings::output::exports::tbot::output::output::{Database, FormatUse, Request, Target};
+pub use bindings::output::exports::tbot::output::output::{
+    Database, FormatUse, Identity as IdentityTarget, Request, Target,
+};
 pub use bindings::output::tbot::format::material::{Authority, Cluster, File, KeyEncoding, Material, Piece};
 pub use bindings::output::tbot::types::types::{Error, ErrorKind};
 pub use config::FormatOption;
 pub use format::Format;
 pub use join::{Join, Method};
 pub use output::Output;
+pub use ssh_config::{SshConfigStyle, proxy, ssh_config};
 
 #[doc(hidden)]
 pub use format::FormatGuest;

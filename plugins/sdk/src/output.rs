@@ -12,11 +12,12 @@ pub trait Output {
     /// The keys of [`Self::Config`], for the host to report the others.
     const KEYS: &'static [&'static str];
 
-    /// Pure: called without a secret and without a cluster, and must name exactly the files that [`Self::render`] returns.
+    /// Pure: called without a secret and without a cluster, and must name exactly the files that [`Self::render`] returns. `directory` is
+    /// what [`Material::directory`] will be.
     ///
     /// # Errors
     /// [`Error::invalid_config`] for what the operator has to change.
-    fn plan(config: &Self::Config) -> Result<Request, Error>;
+    fn plan(config: &Self::Config, directory: Option<&str>) -> Result<Request, Error>;
 
     /// The files. Pure as well: the same configuration and material give the same files.
     ///
@@ -46,8 +47,8 @@ impl<P: Output + 'static> Guest for OutputGuest<P> {
         Description { keys: P::KEYS.iter().map(ToString::to_string).collect() }
     }
 
-    fn plan(config: String) -> Result<Request, Error> {
-        P::plan(&config::parse(&config)?)
+    fn plan(config: String, directory: Option<String>) -> Result<Request, Error> {
+        P::plan(&config::parse(&config)?, directory.as_deref())
     }
 
     fn render(config: String, material: Material) -> Result<Vec<File>, Error> {

@@ -15,7 +15,7 @@ pub fn sample() -> Material {
     };
     Material {
         cluster: Cluster { name: "root.example.com".to_owned(), proxy: "proxy.example.com:443".to_owned() },
-        tls_certificate: pem("TEVBRi1DRVJU"),
+        tls_certificate: Some(pem("TEVBRi1DRVJU")),
         ssh_certificate: Some("ssh-rsa-cert-v01@openssh.com U1NILUNFUlQ=\n".to_owned()),
         public_key: "ssh-rsa UFVCTElD".to_owned(),
         expires: 1_800_000_000,
@@ -71,7 +71,7 @@ pub fn read_destination(folder: &Path, directory: &str, proxy: &str) -> std::io:
     }));
     let material = Material {
         cluster: Cluster { name: name.clone(), proxy: proxy.to_owned() },
-        tls_certificate: read("tlscert")?,
+        tls_certificate: Some(read("tlscert")?),
         ssh_certificate: Some(read("key-cert.pub")?).filter(|line| !line.is_empty()),
         public_key: read("key.pub")?.trim_end().to_owned(),
         expires: 0,
@@ -134,8 +134,11 @@ pub mod call {
     ///
     /// # Errors
     /// The plugin's, and that of a configuration that cannot be read.
-    pub fn plan<P: Output + 'static>(config: &str) -> Result<Request, Error> {
-        <OutputGuest<P> as output::exports::tbot::output::output::Guest>::plan(config.to_owned())
+    pub fn plan<P: Output + 'static>(config: &str, directory: Option<&str>) -> Result<Request, Error> {
+        <OutputGuest<P> as output::exports::tbot::output::output::Guest>::plan(
+            config.to_owned(),
+            directory.map(str::to_owned),
+        )
     }
 
     /// [`Output::render`] with JSON.
@@ -150,8 +153,11 @@ pub mod call {
     ///
     /// # Errors
     /// As [`plan`].
-    pub fn format_files<P: Format + 'static>(config: &str) -> Result<Vec<String>, Error> {
-        <FormatGuest<P> as format::exports::tbot::format::format::Guest>::files(config.to_owned())
+    pub fn format_files<P: Format + 'static>(config: &str, directory: Option<&str>) -> Result<Vec<String>, Error> {
+        <FormatGuest<P> as format::exports::tbot::format::format::Guest>::files(
+            config.to_owned(),
+            directory.map(str::to_owned),
+        )
     }
 
     /// [`Format::render`] with JSON.

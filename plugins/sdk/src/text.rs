@@ -35,7 +35,7 @@ pub fn known_hosts(first: Option<&str>, authorities: &[Authority]) -> Result<Str
 /// As [`known_hosts`].
 pub fn identity_file(path: &str, material: &Material) -> Result<File, Error> {
     let mut rest = material.ssh_certificate.as_deref().map(ended).unwrap_or_default();
-    rest.push_str(&ended(&material.tls_certificate));
+    rest.push_str(&ended(material.certificate()?));
     rest.push_str(&known_hosts(None, &material.host_authorities)?);
     rest.push_str(&certificates(&material.host_authorities));
     Ok(File::of(path, [Piece::PrivateKey(KeyEncoding::TraditionalPem), Piece::text(rest)]))

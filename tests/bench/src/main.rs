@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use identity::{Authorities, Material, Output, TlsCertificate};
+use identity::{Authorities, KeyAlgorithm, Material, Output, PrivateKey, TlsCertificate};
 use nix::sys::resource::{UsageWho, getrusage};
 use sandbox::{Engine, Grants, Kind, OutputPlugin};
 use stand_in::{Greeter, Options, StandIn, Token};
@@ -146,17 +146,18 @@ async fn plugin_call() -> Result<f64> {
     let material = Material {
         cluster: "lab.example.com".into(),
         proxy: "localhost:3080".into(),
-        tls: TlsCertificate::parse(&std::fs::read(recorded)?)?,
+        tls: Some(TlsCertificate::parse(&std::fs::read(recorded)?)?),
         ssh: None,
         public_key: "ssh-rsa AAAA".into(),
         authorities: Arc::new(Authorities::default()),
         directory: Some("/opt/machine-id".into()),
         executable: "/usr/local/bin/tbot".into(),
     };
+    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256)?;
     let mut times = Vec::with_capacity(CALLS);
     for _ in 0..CALLS {
         let started = Instant::now();
-        output.render(r#"{"app_name":"x"}"#, &material).await?;
+        output.render(r#"{"app_name":"x"}"#, &material, &key).await?;
         times.push(started.elapsed());
     }
     times.sort();

@@ -26,7 +26,7 @@ pub fn recorded_material() -> Result<Material> {
     };
     Ok(Material {
         proxy: "localhost:3080".to_owned(),
-        tls: TlsCertificate::parse(read("tlscert")?.as_bytes())?,
+        tls: Some(TlsCertificate::parse(read("tlscert")?.as_bytes())?),
         ssh: Some(SshCertificate::parse(&read("key-cert.pub")?)?),
         public_key: read("key.pub")?.trim_end().to_owned(),
         authorities: Arc::new(authorities),

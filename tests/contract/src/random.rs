@@ -88,10 +88,13 @@ impl Random {
                 *place = self.text();
             }
         }
-        if self.below(3) == 0 {
-            material.tls.pem = self.text();
+        if let Some(tls) = &mut material.tls {
+            if self.below(3) == 0 {
+                tls.pem = self.text();
+            }
+            tls.before = Timestamp(self.pick(&[0, -1, 1, i64::MAX, i64::MIN, 1_800_000_000]));
         }
-        material.tls.before = Timestamp(self.pick(&[0, -1, 1, i64::MAX, i64::MIN, 1_800_000_000]));
+        material.tls = material.tls.filter(|_| self.below(8) > 0);
         material.ssh = material.ssh.filter(|_| self.below(2) == 0);
         material.directory = self.pick(&[None, Some("/opt/x"), Some("")]).map(|path| format!("{path}{}", self.text()));
         let mut authorities = (*material.authorities).clone();

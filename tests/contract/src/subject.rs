@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use identity::{Failure, Format, JoinMethod, Material, Output, RenderedFile};
+use identity::{Failure, Format, JoinMethod, Material, Output, PrivateKey, RenderedFile};
 use sandbox::{Engine, FormatPlugin, Grants, JoinPlugin, Kind, OutputPlugin};
 
 /// A plugin as `cargo xtask plugins` built it.
@@ -46,11 +46,11 @@ impl Loaded {
     ///
     /// # Errors
     /// The plugin's.
-    pub async fn plan(&self, config: &str) -> Result<Vec<String>, Failure> {
+    pub async fn plan(&self, config: &str, directory: Option<&str>) -> Result<Vec<String>, Failure> {
         match self {
             Self::Join(_) => Ok(Vec::new()),
-            Self::Output(output) => output.plan(config).await.map(|plan| plan.files),
-            Self::Format(format) => format.files(config).await,
+            Self::Output(output) => output.plan(config, directory).await.map(|plan| plan.files),
+            Self::Format(format) => format.files(config, directory).await,
         }
     }
 
@@ -58,14 +58,19 @@ impl Loaded {
     ///
     /// # Errors
     /// The plugin's.
-    pub async fn render(&self, config: &str, material: &Material) -> Result<Vec<RenderedFile>, Failure> {
+    pub async fn render(
+        &self,
+        config: &str,
+        material: &Material,
+        key: &PrivateKey,
+    ) -> Result<Vec<RenderedFile>, Failure> {
         match self {
             Self::Join(join) => {
                 let attempt = identity::Attempt { token_name: material.cluster.clone(), challenge: None };
                 join.prove(config, attempt).await.map(|_| Vec::new())
             }
-            Self::Output(output) => output.render(config, material).await,
-            Self::Format(format) => format.render(config, material).await,
+            Self::Output(output) => output.render(config, material, key).await,
+            Self::Format(format) => format.render(config, material, key).await,
         }
     }
 }

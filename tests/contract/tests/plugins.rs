@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use identity::{FailureKind, PrivateKey, RelativePath, assemble};
+use identity::{FailureKind, Material, PrivateKey, RelativePath, assemble};
 use sandbox::Kind;
 use tests_contract::{Loaded, Random, Subject, built_plugins, recorded_material};
 
@@ -19,6 +19,10 @@ fn valid(subject: &Subject) -> &'static str {
         "application" => r#"{"app_name": "grafana"}"#,
         _ => "{}",
     }
+}
+
+fn key() -> PrivateKey {
+    PrivateKey::generate(identity::KeyAlgorithm::EcdsaP256).unwrap()
 }
 
 async fn subjects() -> Vec<Subject> {
@@ -80,39 +84,42 @@ async fn imports_are_what_the_manifest_asks_for() {
 
 #[tokio::test]
 async fn what_is_planned_is_what_is_rendered_and_always_the_same() {
-    let material = recorded_material().unwrap();
-    let key = PrivateKey::generate(identity::KeyAlgorithm::EcdsaP256).unwrap();
+    let recorded = recorded_material().unwrap();
+    let key = key();
     for subject in subjects().await.into_iter().filter(|subject| !asks(subject)) {
-        let (name, config) = (&subject.name, valid(&subject));
-        let planned = subject.loaded.plan(config).await.unwrap();
-        let rendered = subject.loaded.render(config, &material).await.unwrap();
-        assert_eq!(planned, rendered.iter().map(|file| file.path.clone()).collect::<Vec<_>>(), "{name}");
-        assert!(planned.iter().all(|path| RelativePath::parse(path).is_ok()), "{name}: {planned:?}");
-        assert_eq!(planned, subject.loaded.plan(config).await.unwrap(), "{name}");
-        assert_eq!(rendered, subject.loaded.render(config, &material).await.unwrap(), "{name}");
-        let files = assemble(&planned, rendered, &key).unwrap();
-        let has_key = files.iter().any(|file| PrivateKey::from_pem(&file.contents).is_ok());
-        assert_eq!(has_key, subject.kind != Kind::Join, "{name}");
+        for directory in [None, Some("/opt/machine-id/out")] {
+            let material = Material { directory: directory.map(str::to_owned), ..recorded.clone() };
+            let (name, config) = (&subject.name, valid(&subject));
+            let planned = subject.loaded.plan(config, directory).await.unwrap();
+            let rendered = subject.loaded.render(config, &material, &key).await.unwrap();
+            assert_eq!(planned, rendered.iter().map(|file| file.path.clone()).collect::<Vec<_>>(), "{name}");
+            assert!(planned.iter().all(|path| RelativePath::parse(path).is_ok()), "{name}: {planned:?}");
+            assert_eq!(planned, subject.loaded.plan(config, directory).await.unwrap(), "{name}");
+            assert_eq!(rendered, subject.loaded.render(config, &material, &key).await.unwrap(), "{name}");
+            let files = assemble(&planned, rendered, &key).unwrap();
+            let has_key = files.iter().any(|file| PrivateKey::from_pem(&file.contents).is_ok());
+            assert_eq!(has_key, subject.kind != Kind::Join, "{name}");
+        }
     }
 }
 
 #[tokio::test]
 async fn garbage_for_a_configuration_is_the_operators_mistake() {
-    let material = recorded_material().unwrap();
+    let (material, private) = (recorded_material().unwrap(), key());
     for subject in subjects().await {
         for garbage in ["", "null", "[]", "7", "{", "\"x\"", "{\"a\":}", "\u{0}", "{} {}"] {
-            let error = subject.loaded.render(garbage, &material).await.unwrap_err();
+            let error = subject.loaded.render(garbage, &material, &private).await.unwrap_err();
             assert_eq!(error.kind, FailureKind::InvalidConfig, "{}: {garbage}: {error}", subject.name);
             if subject.kind != Kind::Join {
-                let error = subject.loaded.plan(garbage).await.unwrap_err();
+                let error = subject.loaded.plan(garbage, None).await.unwrap_err();
                 assert_eq!(error.kind, FailureKind::InvalidConfig, "{}: {garbage}: {error}", subject.name);
             }
         }
         for key in subject.loaded.keys() {
             let config = format!(r#"{{"{key}": [["hunter2"]]}}"#);
             let error = match subject.kind {
-                Kind::Join => subject.loaded.render(&config, &material).await.unwrap_err(),
-                _ => subject.loaded.plan(&config).await.unwrap_err(),
+                Kind::Join => subject.loaded.render(&config, &material, &private).await.unwrap_err(),
+                _ => subject.loaded.plan(&config, None).await.unwrap_err(),
             };
             assert_eq!(error.kind, FailureKind::InvalidConfig, "{}: {error}", subject.name);
             assert!(error.message.contains(&format!("`{key}`")), "{}: {error} does not name `{key}`", subject.name);
@@ -127,7 +134,8 @@ async fn an_unknown_key_changes_nothing() {
     for subject in subjects().await {
         let config = valid(&subject);
         let more = format!(r#"{{"{}": 1, {}"#, "no-such-key", &config[1..]).replace(", }", "}");
-        assert_eq!(subject.loaded.plan(config).await, subject.loaded.plan(&more).await, "{}", subject.name);
+        let (plain, with) = (subject.loaded.plan(config, None).await, subject.loaded.plan(&more, None).await);
+        assert_eq!(plain, with, "{}", subject.name);
     }
 }
 
@@ -140,8 +148,8 @@ async fn nothing_makes_it_trap() {
             let mut random = Random::new(seed);
             let config = random.config(subject.loaded.keys());
             let material = random.material(&recorded);
-            let planned = subject.loaded.plan(&config).await;
-            let rendered = subject.loaded.render(&config, &material).await;
+            let planned = subject.loaded.plan(&config, material.directory.as_deref()).await;
+            let rendered = subject.loaded.render(&config, &material, &key()).await;
             let whose = format!("{}, seed {seed}", subject.name);
             for error in [planned.as_ref().err(), rendered.as_ref().err()].into_iter().flatten() {
                 assert_ne!(error.kind, FailureKind::Plugin, "{whose}: {error}");
@@ -159,7 +167,7 @@ async fn nothing_makes_it_trap() {
 
 #[tokio::test]
 async fn it_is_small_and_fast() {
-    let material = recorded_material().unwrap();
+    let (material, key) = (recorded_material().unwrap(), key());
     for subject in subjects().await {
         assert!(subject.wasm.len() <= COMPONENT_BYTES, "`{}` has {} bytes", subject.name, subject.wasm.len());
         if asks(&subject) {
@@ -168,7 +176,7 @@ async fn it_is_small_and_fast() {
         let mut best = Duration::MAX;
         for _ in 0..10 {
             let start = Instant::now();
-            subject.loaded.render(valid(&subject), &material).await.unwrap();
+            subject.loaded.render(valid(&subject), &material, &key).await.unwrap();
             best = best.min(start.elapsed());
         }
         assert!(best <= RENDER_TIME, "`{}` took {best:?}", subject.name);

@@ -57,7 +57,8 @@ impl Service {
     }
 
     async fn stop(mut self) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM)
+            .unwrap();
         until("the agent ends", || self.child.try_wait().unwrap().is_some()).await;
         assert_eq!(self.child.wait().unwrap().code(), Some(0), "{}", self.log());
     }

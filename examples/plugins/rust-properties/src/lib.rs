@@ -41,14 +41,14 @@ impl Format for JavaProperties {
     type Config = Config;
     const KEYS: &'static [&'static str] = &["file"];
 
-    fn files(config: &Config) -> Result<Vec<String>, Error> {
+    fn files(config: &Config, _directory: Option<&str>) -> Result<Vec<String>, Error> {
         let stem = config.stem()?;
         let names = ["-key.pem", "-cert.pem", "-ca.pem", ".properties"];
         Ok(names.map(|end| format!("{stem}{end}")).to_vec())
     }
 
     fn render(config: &Config, material: &Material) -> Result<Vec<File>, Error> {
-        let names = Self::files(config)?;
+        let names = Self::files(config, material.directory.as_deref())?;
         let [key, certificate, authorities, properties] = names.as_slice() else {
             return Err(Error::internal("four files have four names"));
         };
@@ -67,7 +67,7 @@ impl Format for JavaProperties {
             .with("tbot.expires.epoch", &material.expires.to_string());
         Ok(vec![
             File::of(key, [Piece::PrivateKey(KeyEncoding::Pkcs8Pem)]),
-            File::new(certificate, &material.tls_certificate),
+            File::new(certificate, material.certificate()?),
             File::new(authorities, text::certificates(&material.host_authorities)),
             File::new(properties, text.to_string()),
         ])
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn renders_the_files_it_announces() {
         for config in ["{}", r#"{"file": "a.b.properties"}"#] {
-            let announced = call::format_files::<JavaProperties>(config).unwrap();
+            let announced = call::format_files::<JavaProperties>(config, None).unwrap();
             let rendered = call::format_render::<JavaProperties>(config, &sample()).unwrap();
             assert!(rendered.iter().map(|file| &file.path).eq(&announced));
         }
@@ -100,10 +100,10 @@ mod tests {
     #[test]
     fn a_file_name_is_a_plain_name() {
         for file in ["", ".properties", "../a.properties", "/a.properties", "a", ".a.properties", "a b.properties"] {
-            let error = call::format_files::<JavaProperties>(&format!(r#"{{"file": "{file}"}}"#)).unwrap_err();
+            let error = call::format_files::<JavaProperties>(&format!(r#"{{"file": "{file}"}}"#), None).unwrap_err();
             assert_eq!(error.kind, ErrorKind::InvalidConfig, "{file}");
         }
         let long = format!(r#"{{"file": "{}.properties"}}"#, "a".repeat(49));
-        assert!(call::format_files::<JavaProperties>(&long).is_err());
+        assert!(call::format_files::<JavaProperties>(&long, None).is_err());
     }
 }

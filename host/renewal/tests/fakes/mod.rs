@@ -157,7 +157,7 @@ impl Session for FakeSession {
         self.cluster.state().log.push(format!("issue {name}"));
         refuse(self.cluster.state().issue.get(name))?;
         let tls = TlsCertificate::parse(self.cluster.leaf(&order.key, order.ttl, None).as_bytes()).unwrap();
-        Ok(Issued { tls, ssh: None })
+        Ok(Issued { tls: Some(tls), ssh: None })
     }
 
     async fn authorities(&self) -> Result<Arc<Authorities>, Failure> {
@@ -243,15 +243,15 @@ impl Output for FakeOutput {
         &self.0
     }
 
-    async fn plan(&self, config: &str) -> Result<OutputPlan, Failure> {
+    async fn plan(&self, config: &str, _directory: Option<&str>) -> Result<OutputPlan, Failure> {
         let files = vec!["tlscert".into(), "key".into()];
         Ok(OutputPlan { target: Target::Application(config.into()), files, formats: vec![] })
     }
 
-    async fn render(&self, config: &str, material: &Material) -> Result<Vec<RenderedFile>, Failure> {
+    async fn render(&self, config: &str, material: &Material, _key: &PrivateKey) -> Result<Vec<RenderedFile>, Failure> {
         assert_ne!(config, "panics", "this plugin adapter has a defect");
         let file = |path: &str, piece| RenderedFile { path: path.into(), pieces: vec![piece] };
-        let certificate = Piece::Bytes(material.tls.pem.clone().into_bytes());
+        let certificate = Piece::Bytes(material.tls.as_ref().unwrap().pem.clone().into_bytes());
         Ok(vec![file("tlscert", certificate), file("key", Piece::PrivateKey(KeyEncoding::TraditionalPem))])
     }
 }

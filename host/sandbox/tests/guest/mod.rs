@@ -14,7 +14,7 @@ pub const FINE: &str = "(i32.const 16)";
 pub fn format(head: &str, files: &str) -> Vec<u8> {
     let exports = format!(
         r#"(func (export "tbot:format/format@0.1.0#describe") (result i32) (i32.const 16))
-           (func $files (export "tbot:format/format@0.1.0#files") (param i32 i32) (result i32) {files})
+           (func $files (export "tbot:format/format@0.1.0#files") (param i32 i32 i32 i32 i32) (result i32) {files})
            (func (export "tbot:format/format@0.1.0#render") (param i32) (result i32) (i32.const 32))"#
     );
     component("format", "world guest { include tbot:format/format-plugin@0.1.0; }", head, &exports)

@@ -123,7 +123,10 @@ fn ask(who: &str, request: &Request) -> Result<Vec<u8>, Error> {
             429 | 500.. => match pauses.next() {
                 Some(pause) => clock::wait(pause),
                 None => {
-                    return Err(Error::unavailable(format!("{who} answers {}, it is tried again later", answer.status)));
+                    return Err(Error::unavailable(format!(
+                        "{who} answers {}, it is tried again later",
+                        answer.status
+                    )));
                 }
             },
             status => {

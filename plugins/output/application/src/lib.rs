@@ -1,8 +1,6 @@
 //! Output `application`: a certificate for one application, under the names that HTTP clients and the Teleport tools expect.
 
-use tbot_sdk::{
-    Error, File, FormatOption, KeyEncoding, Material, Output, Piece, Request, Target, base_files, base_names, text,
-};
+use tbot_sdk::{BaseNames, Error, File, FormatOption, KeyEncoding, Material, Output, Piece, Request, Target, text};
 
 /// Keys of the output in `tbot.yaml` (surface §B.6).
 #[derive(Default, serde::Deserialize)]
@@ -11,34 +9,44 @@ struct Config {
     app_name: String,
     specific_tls_naming: bool,
     format: FormatOption,
+    #[serde(flatten)]
+    names: BaseNames,
 }
 
 struct Application;
 
 impl Output for Application {
     type Config = Config;
-    const KEYS: &'static [&'static str] = &["app_name", "specific_tls_naming", "format"];
+    const KEYS: &'static [&'static str] = &[
+        "app_name",
+        "specific_tls_naming",
+        "format",
+        "identity_file",
+        "host_ca_path",
+        "user_ca_path",
+        "database_ca_path",
+    ];
 
-    fn plan(config: &Config) -> Result<Request, Error> {
+    fn plan(config: &Config, _directory: Option<&str>) -> Result<Request, Error> {
         if config.app_name.is_empty() {
             return Err(Error::invalid_config("app_name must not be empty: write the name of an application"));
         }
         let more: &[&str] = match config.specific_tls_naming {
-            true => &["identity", "tls.crt", "tls.key", "tls.cas"],
-            false => &["identity"],
+            true => &[&config.names.identity_file, "tls.crt", "tls.key", "tls.cas"],
+            false => &[&config.names.identity_file],
         };
         Ok(Request {
             target: Target::Application(config.app_name.clone()),
-            files: base_names(more),
+            files: config.names.paths(more),
             formats: config.format.uses(),
         })
     }
 
     fn render(config: &Config, material: &Material) -> Result<Vec<File>, Error> {
-        let mut files = base_files(material);
-        files.push(text::identity_file("identity", material)?);
+        let mut files = config.names.files(material);
+        files.push(text::identity_file(&config.names.identity_file, material)?);
         if config.specific_tls_naming {
-            files.push(File::new("tls.crt", &material.tls_certificate));
+            files.push(File::new("tls.crt", material.certificate()?));
             files.push(File::of("tls.key", [Piece::PrivateKey(KeyEncoding::TraditionalPem)]));
             files.push(File::new("tls.cas", text::certificates(&material.host_authorities)));
         }
@@ -70,7 +78,7 @@ mod tests {
             let folder = Path::new(HERE).join("../../../tests/recordings/v15/runs").join(run);
             let (material, key) = read_destination(&folder, "/opt/machine-id/app", "localhost:3080").unwrap();
             let files = call::render::<Application>(config, &material).unwrap();
-            let planned = call::plan::<Application>(config).unwrap().files;
+            let planned = call::plan::<Application>(config, None).unwrap().files;
             assert_eq!(files.iter().map(|file| &file.path).collect::<Vec<_>>(), planned.iter().collect::<Vec<_>>());
             assert_eq!(planned.len(), visible(&folder), "{run}");
             for (path, contents) in written(&files, |_| key.clone()) {
@@ -88,7 +96,7 @@ mod tests {
     #[test]
     fn golden_files() {
         golden(&Path::new(HERE).join("tests/golden"), |config, material| {
-            call::plan::<Application>(config)?;
+            call::plan::<Application>(config, None)?;
             call::render::<Application>(config, material)
         });
     }
@@ -96,7 +104,7 @@ mod tests {
     #[test]
     fn an_application_has_a_name() {
         for config in ["{}", r#"{"app_name": ""}"#, r#"{"app_name": null}"#] {
-            let error = call::plan::<Application>(config).unwrap_err();
+            let error = call::plan::<Application>(config, None).unwrap_err();
             assert_eq!(error.kind, ErrorKind::InvalidConfig);
             assert!(error.message.starts_with("app_name must not be empty"), "{}", error.message);
         }
@@ -104,7 +112,8 @@ mod tests {
 
     #[test]
     fn asks_for_the_application_and_names_the_format() {
-        let plan = call::plan::<Application>(r#"{"app_name": "a", "format": {"name": "p", "file": "x"}}"#).unwrap();
+        let plan =
+            call::plan::<Application>(r#"{"app_name": "a", "format": {"name": "p", "file": "x"}}"#, None).unwrap();
         assert_eq!(plan.target, Target::Application("a".into()));
         assert_eq!((plan.formats[0].name.as_str(), plan.formats[0].config.as_str()), ("p", r#"{"file":"x"}"#));
     }

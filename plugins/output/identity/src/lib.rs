@@ -1,8 +1,9 @@
 //! Output `identity`: the bot's impersonated identity for SSH, `tsh`, `tctl` and the API clients.
 
-mod ssh_config;
-
-use tbot_sdk::{Error, File, FormatOption, Material, Output, Request, Target, base_files, base_names, text};
+use tbot_sdk::{
+    BaseNames, Error, File, FormatOption, IdentityTarget, Material, Output, Request, SshConfigStyle, Target, proxy,
+    ssh_config, text,
+};
 
 /// Keys of the output in `tbot.yaml` (surface §B.6, §B.7).
 #[derive(Default, serde::Deserialize)]
@@ -12,6 +13,15 @@ struct Config {
     ssh_config: SshConfig,
     allow_reissue: bool,
     format: FormatOption,
+    #[serde(flatten)]
+    names: BaseNames,
+}
+
+impl Config {
+    /// Where `ssh_config` is wanted and possible: its lines need absolute paths.
+    fn ssh_directory<'a>(&self, directory: Option<&'a str>) -> Option<&'a str> {
+        directory.filter(|_| self.ssh_config == SshConfig::On)
+    }
 }
 
 /// YAML 1.1 takes `on` and `off` for booleans, YAML 1.2 for words.
@@ -39,28 +49,36 @@ struct Identity;
 
 impl Output for Identity {
     type Config = Config;
-    const KEYS: &'static [&'static str] = &["cluster", "ssh_config", "allow_reissue", "format"];
+    const KEYS: &'static [&'static str] = &[
+        "cluster",
+        "ssh_config",
+        "allow_reissue",
+        "format",
+        "identity_file",
+        "host_ca_path",
+        "user_ca_path",
+        "database_ca_path",
+    ];
 
-    fn plan(config: &Config) -> Result<Request, Error> {
-        if config.allow_reissue {
-            return Err(Error::unsupported("`allow_reissue: true` is not supported: remove it or write `false`"));
-        }
-        let more: &[&str] = match config.ssh_config {
-            SshConfig::On => &["known_hosts", "ssh_config", "identity"],
-            SshConfig::Off => &["known_hosts", "identity"],
+    fn plan(config: &Config, directory: Option<&str>) -> Result<Request, Error> {
+        let names = &config.names;
+        let more: &[&str] = match config.ssh_directory(directory) {
+            Some(_) => &["known_hosts", "ssh_config", &names.identity_file],
+            None => &["known_hosts", &names.identity_file],
         };
         let cluster = Some(config.cluster.clone()).filter(|name| !name.is_empty());
-        Ok(Request { target: Target::Identity(cluster), files: base_names(more), formats: config.format.uses() })
+        let target = Target::Identity(IdentityTarget { cluster, allow_reissue: config.allow_reissue });
+        Ok(Request { target, files: names.paths(more), formats: config.format.uses() })
     }
 
     fn render(config: &Config, material: &Material) -> Result<Vec<File>, Error> {
-        let (host, _) = ssh_config::proxy(material)?;
-        let mut files = base_files(material);
+        let (host, _) = proxy(material)?;
+        let mut files = config.names.files(material);
         files.push(File::new("known_hosts", text::known_hosts(Some(host), &material.host_authorities)?));
-        if config.ssh_config == SshConfig::On {
-            files.push(File::new("ssh_config", ssh_config::text(material)?));
+        if let Some(directory) = config.ssh_directory(material.directory.as_deref()) {
+            files.push(File::new("ssh_config", ssh_config(directory, material, SshConfigStyle::V13)?));
         }
-        files.push(text::identity_file("identity", material)?);
+        files.push(text::identity_file(&config.names.identity_file, material)?);
         Ok(files)
     }
 }
@@ -72,7 +90,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use tbot_sdk::ErrorKind;
     use tbot_sdk::testing::{call, golden, read_destination, sample, written};
 
     const HERE: &str = env!("CARGO_MANIFEST_DIR");
@@ -87,7 +104,7 @@ mod tests {
             let folder = Path::new(HERE).join("../../../tests/recordings/v15/runs").join(run);
             let (material, key) = read_destination(&folder, directory, "localhost:3080").unwrap();
             let files = call::render::<Identity>("{}", &material).unwrap();
-            let planned = call::plan::<Identity>("{}").unwrap().files;
+            let planned = call::plan::<Identity>("{}", Some(directory)).unwrap().files;
             assert_eq!(files.iter().map(|file| &file.path).collect::<Vec<_>>(), planned.iter().collect::<Vec<_>>());
             assert_eq!(planned.len(), visible(&folder), "{run}");
             for (path, contents) in written(&files, |_| key.clone()) {
@@ -105,35 +122,41 @@ mod tests {
     #[test]
     fn golden_files() {
         golden(&Path::new(HERE).join("tests/golden"), |config, material| {
-            call::plan::<Identity>(config)?;
+            call::plan::<Identity>(config, material.directory.as_deref())?;
             call::render::<Identity>(config, material)
         });
     }
 
     #[test]
     fn a_leaf_cluster_is_a_route() {
-        let target = |config: &str| call::plan::<Identity>(config).unwrap().target;
-        assert_eq!(target("{}"), Target::Identity(None));
-        assert_eq!(target(r#"{"cluster": "leaf.example.com"}"#), Target::Identity(Some("leaf.example.com".into())));
+        let target = |config: &str| call::plan::<Identity>(config, None).unwrap().target;
+        let routed = |cluster: Option<&str>, allow_reissue| {
+            Target::Identity(IdentityTarget { cluster: cluster.map(str::to_owned), allow_reissue })
+        };
+        assert_eq!(target("{}"), routed(None, false));
+        assert_eq!(target(r#"{"cluster": "leaf.example.com"}"#), routed(Some("leaf.example.com"), false));
+        assert_eq!(target(r#"{"cluster": "", "allow_reissue": true}"#), routed(None, true));
     }
 
     #[test]
     fn ssh_config_is_a_word_or_a_boolean() {
         for (value, there) in [("\"on\"", true), ("true", true), ("\"off\"", false), ("false", false), ("null", true)] {
             let config = format!(r#"{{"ssh_config": {value}}}"#);
-            let planned = call::plan::<Identity>(&config).unwrap().files;
+            let planned = call::plan::<Identity>(&config, Some("/opt/machine-id/out")).unwrap().files;
             assert_eq!(planned.iter().any(|path| path == "ssh_config"), there, "{value}");
             let rendered = call::render::<Identity>(&config, &sample()).unwrap();
             assert!(rendered.iter().map(|file| &file.path).eq(&planned), "{value}");
         }
-        let error = call::plan::<Identity>(r#"{"ssh_config": "maybe"}"#).unwrap_err();
+        let error = call::plan::<Identity>(r#"{"ssh_config": "maybe"}"#, None).unwrap_err();
         assert_eq!(error.message, "`ssh_config`: must be `on` or `off`");
     }
 
     #[test]
-    fn reissue_is_refused_with_the_remedy() {
-        let error = call::plan::<Identity>(r#"{"allow_reissue": true}"#).unwrap_err();
-        assert_eq!(error.kind, ErrorKind::Unsupported);
-        assert!(error.message.contains("remove it"));
+    fn without_a_directory_there_is_no_ssh_config() {
+        let material = Material { directory: None, ..sample() };
+        let planned = call::plan::<Identity>("{}", None).unwrap().files;
+        let rendered = call::render::<Identity>("{}", &material).unwrap();
+        assert!(rendered.iter().map(|file| &file.path).eq(&planned));
+        assert!(planned.iter().all(|path| path != "ssh_config"), "{planned:?}");
     }
 }

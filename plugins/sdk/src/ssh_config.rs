@@ -1,18 +1,27 @@
-use tbot_sdk::text::plain;
-use tbot_sdk::{Error, Material};
+//! OpenSSH's client configuration (surface §C.3).
+
+use crate::text::plain;
+use crate::{Error, Material};
 
 /// What host certificates OpenSSH is to accept, strongest first (surface §C.3).
 const HOST_KEY_ALGORITHMS: &str =
     "rsa-sha2-512-cert-v01@openssh.com,rsa-sha2-256-cert-v01@openssh.com,ssh-rsa-cert-v01@openssh.com";
 
-/// The OpenSSH client configuration, as the original writes it (surface §C.3), for the cluster and every leaf cluster.
+/// As which release of the original wrote it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SshConfigStyle {
+    /// 12: the own cluster only, the proxy without its port, RSA certificates accepted by name.
+    V12,
+    /// 13 and later: every leaf cluster as well.
+    V13,
+}
+
+/// The OpenSSH client configuration of the files in `directory`, as the original writes it.
 ///
-/// Its lines need absolute paths: where the destination is no directory, it says so and configures nothing.
-pub(crate) fn text(material: &Material) -> Result<String, Error> {
-    let Some(directory) = &material.directory else {
-        return Ok("# Empty: an OpenSSH configuration needs absolute paths, and this destination is no directory.\n"
-            .to_owned());
-    };
+/// # Errors
+/// [`Error::unsupported`] where the proxy has no public address, [`Error::invalid_config`] for a path that OpenSSH cannot read,
+/// [`Error::denied`] for a cluster's name that could break out of its line.
+pub fn ssh_config(directory: &str, material: &Material, style: SshConfigStyle) -> Result<String, Error> {
     let (directory, tbot) = (path(directory)?, path(&material.executable)?);
     let (host, port) = proxy(material)?;
     let folder = match directory.contains(' ') {
@@ -20,12 +29,17 @@ pub(crate) fn text(material: &Material) -> Result<String, Error> {
         false => directory.clone(),
     };
     let mut clusters = vec![plain(&material.cluster.name)?];
-    for authority in &material.host_authorities {
+    let leaves = if style == SshConfigStyle::V12 { &[][..] } else { &material.host_authorities };
+    for authority in leaves {
         let name = plain(&authority.cluster)?;
         if !clusters.contains(&name) {
             clusters.push(name);
         }
     }
+    let (accepted, address) = match style {
+        SshConfigStyle::V12 => ("    PubkeyAcceptedAlgorithms +ssh-rsa-cert-v01@openssh.com\n", host.to_owned()),
+        SshConfigStyle::V13 => ("", format!("{host}:{port}")),
+    };
     let mut text = format!("# Begin generated Teleport configuration for {host} by tbot\n\n");
     for cluster in clusters {
         text.push_str(&format!(
@@ -34,12 +48,12 @@ Host *.{cluster} {host}
     UserKnownHostsFile \"{directory}/known_hosts\"
     IdentityFile \"{directory}/key\"
     CertificateFile \"{directory}/key-cert.pub\"
-    HostKeyAlgorithms {HOST_KEY_ALGORITHMS}
+{accepted}    HostKeyAlgorithms {HOST_KEY_ALGORITHMS}
 
 # Flags for all {cluster} hosts except the proxy
 Host *.{cluster} !{host}
     Port 3022
-    ProxyCommand \"{tbot}\" proxy --destination-dir={folder} --proxy={host}:{port} ssh --cluster={cluster}  %r@%h:%p
+    ProxyCommand \"{tbot}\" proxy --destination-dir={folder} --proxy={address} ssh --cluster={cluster}  %r@%h:%p
 
 "
         ));
@@ -49,7 +63,10 @@ Host *.{cluster} !{host}
 }
 
 /// Host and port of the proxy.
-pub(crate) fn proxy(material: &Material) -> Result<(&str, u16), Error> {
+///
+/// # Errors
+/// [`Error::unsupported`] where it has no public address.
+pub fn proxy(material: &Material) -> Result<(&str, u16), Error> {
     let address = material.cluster.proxy.as_str();
     let parts = address.rsplit_once(':').and_then(|(host, port)| Some((plain(host).ok()?, port.parse().ok()?)));
     parts.ok_or_else(|| {
@@ -70,16 +87,16 @@ fn path(text: &str) -> Result<String, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tbot_sdk::ErrorKind;
-    use tbot_sdk::testing::sample;
+    use crate::ErrorKind;
+    use crate::testing::sample;
 
     #[test]
     fn a_path_cannot_leave_its_line() {
         for directory in ["/a\"b", "/a\nProxyCommand x", "/a$HOME", "/a`id`", "/a\\b"] {
-            let error = text(&Material { directory: Some(directory.into()), ..sample() }).unwrap_err();
+            let error = ssh_config(directory, &sample(), SshConfigStyle::V13).unwrap_err();
             assert_eq!(error.kind, ErrorKind::InvalidConfig, "{directory}");
         }
-        let spaced = text(&Material { directory: Some("/a b/100%".into()), ..sample() }).unwrap();
+        let spaced = ssh_config("/a b/100%", &sample(), SshConfigStyle::V13).unwrap();
         assert!(spaced.contains("IdentityFile \"/a b/100%%/key\"\n"), "{spaced}");
         assert!(spaced.contains("--destination-dir=\"/a b/100%%\" --proxy"), "{spaced}");
     }
@@ -88,7 +105,7 @@ mod tests {
     fn a_cluster_name_cannot_leave_its_line() {
         let mut material = sample();
         material.host_authorities[1].cluster = "x\n    ProxyCommand id".into();
-        assert_eq!(text(&material).unwrap_err().kind, ErrorKind::Denied);
+        assert_eq!(ssh_config("/opt", &material, SshConfigStyle::V13).unwrap_err().kind, ErrorKind::Denied);
     }
 
     #[test]

@@ -1,0 +1,67 @@
+//! Format `ssh-client`: what every destination of Teleport 12 held for OpenSSH beside everything else.
+
+use tbot_sdk::{Error, File, Format, Material, SshConfigStyle, proxy, ssh_config, text};
+
+/// No key: what Teleport 12 wrote.
+#[derive(serde::Deserialize)]
+struct Config {}
+
+struct SshClient;
+
+impl Format for SshClient {
+    type Config = Config;
+    const KEYS: &'static [&'static str] = &[];
+
+    fn files(_: &Config, directory: Option<&str>) -> Result<Vec<String>, Error> {
+        let more = directory.map(|_| "ssh_config".to_owned());
+        Ok(["known_hosts".to_owned()].into_iter().chain(more).collect())
+    }
+
+    fn render(_: &Config, material: &Material) -> Result<Vec<File>, Error> {
+        let (host, _) = proxy(material)?;
+        let own: Vec<_> =
+            material.host_authorities.iter().filter(|one| one.cluster == material.cluster.name).cloned().collect();
+        let mut files = vec![File::new("known_hosts", text::known_hosts(Some(host), &own)?)];
+        if let Some(directory) = &material.directory {
+            files.push(File::new("ssh_config", ssh_config(directory, material, SshConfigStyle::V12)?));
+        }
+        Ok(files)
+    }
+}
+
+tbot_sdk::export_format!(SshClient);
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use tbot_sdk::testing::{call, golden, read_destination, written};
+
+    const HERE: &str = env!("CARGO_MANIFEST_DIR");
+
+    /// The same files with the same bytes as the original wrote them on real clusters.
+    #[test]
+    fn writes_what_the_original_wrote() {
+        for (run, proxy) in [("v12/runs/seed-database/files/e", "localhost:4080")] {
+            let folder = Path::new(HERE).join("../../../tests/recordings").join(run);
+            let (material, key) = read_destination(&folder, "/opt/machine-id/e", proxy).unwrap();
+            let files = call::format_render::<SshClient>("{}", &material).unwrap();
+            assert_eq!(
+                call::format_files::<SshClient>("{}", material.directory.as_deref()).unwrap(),
+                ["known_hosts", "ssh_config"]
+            );
+            for (path, contents) in written(&files, |_| key.clone()) {
+                assert_eq!(contents, std::fs::read_to_string(folder.join(&path)).unwrap(), "{run}/{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn golden_files() {
+        golden(&Path::new(HERE).join("tests/golden"), |config, material| {
+            call::format_files::<SshClient>(config, material.directory.as_deref())?;
+            call::format_render::<SshClient>(config, material)
+        });
+    }
+}

@@ -1,0 +1,104 @@
+//! Format `tls`: certificate, key and authorities under the names that TLS servers and clients like.
+
+use tbot_sdk::{Error, File, Format, KeyEncoding, Material, Piece, text};
+
+/// Keys of the format in `tbot.yaml` (surface §B.2).
+#[derive(serde::Deserialize)]
+#[serde(default)]
+struct Config {
+    prefix: String,
+    ca_cert_type: Authority,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { prefix: "tls".into(), ca_cert_type: Authority::Host }
+    }
+}
+
+/// Whose authorities `.cas` holds: hosts', because that is what the proxy shows inside a database's TLS.
+#[derive(serde::Deserialize)]
+#[serde(try_from = "String")]
+enum Authority {
+    Host,
+    User,
+    Database,
+}
+
+impl TryFrom<String> for Authority {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        match name.as_str() {
+            "host" | "" => Ok(Self::Host),
+            "user" => Ok(Self::User),
+            "db" => Ok(Self::Database),
+            _ => Err(format!("invalid CA certificate type: {name:?}: write `host`, `user` or `db`")),
+        }
+    }
+}
+
+struct Tls;
+
+impl Format for Tls {
+    type Config = Config;
+    const KEYS: &'static [&'static str] = &["prefix", "ca_cert_type"];
+
+    fn files(config: &Config, _directory: Option<&str>) -> Result<Vec<String>, Error> {
+        Ok([".crt", ".key", ".cas"].map(|end| format!("{}{end}", config.prefix)).to_vec())
+    }
+
+    fn render(config: &Config, material: &Material) -> Result<Vec<File>, Error> {
+        let prefix = &config.prefix;
+        let authorities = match config.ca_cert_type {
+            Authority::Host => &material.host_authorities,
+            Authority::User => &material.user_authorities,
+            Authority::Database => &material.database_authorities,
+        };
+        Ok(vec![
+            File::new(format!("{prefix}.crt"), material.certificate()?),
+            File::of(format!("{prefix}.key"), [Piece::PrivateKey(KeyEncoding::TraditionalPem)]),
+            File::new(format!("{prefix}.cas"), text::certificates(authorities)),
+        ])
+    }
+}
+
+tbot_sdk::export_format!(Tls);
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use tbot_sdk::testing::{call, golden, read_destination, written};
+
+    const HERE: &str = env!("CARGO_MANIFEST_DIR");
+
+    /// The same files with the same bytes as the original wrote them on real clusters.
+    #[test]
+    fn writes_what_the_original_wrote() {
+        for (run, proxy) in [
+            ("v15/runs/oneshot-direct/files/db-tls", "localhost:3080"),
+            ("v12/runs/seed-database/files/c", "localhost:4080"),
+        ] {
+            let folder = Path::new(HERE).join("../../../tests/recordings").join(run);
+            let (material, key) = read_destination(&folder, "/opt/machine-id/out", proxy).unwrap();
+            let files = call::format_render::<Tls>("{}", &material).unwrap();
+            assert_eq!(
+                call::format_files::<Tls>("{}", material.directory.as_deref()).unwrap(),
+                ["tls.crt", "tls.key", "tls.cas"]
+            );
+            for (path, contents) in written(&files, |_| key.clone()) {
+                assert_eq!(contents, std::fs::read_to_string(folder.join(&path)).unwrap(), "{run}/{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn golden_files() {
+        golden(&Path::new(HERE).join("tests/golden"), |config, material| {
+            call::format_files::<Tls>(config, material.directory.as_deref())?;
+            call::format_render::<Tls>(config, material)
+        });
+    }
+}
