@@ -162,6 +162,8 @@ impl Engine {
 fn settings() -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true).concurrency_support(false).wasm_backtrace_max_frames(None);
+    // Where in the source a trap was is for nobody here to read, and takes a quarter of the code's size.
+    config.generate_address_map(false).native_unwind_info(false);
     config
 }
 
