@@ -12,6 +12,7 @@ mod proxy;
 mod signals;
 mod start;
 mod systemd;
+mod tunnels;
 mod wait;
 mod wiring;
 

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::configure::Service;
 use crate::flags::{Flags, Start};
+use crate::tunnels::{self, Planned};
 
 /// Held as long as the bot runs: the exclusive lock of its storage.
 pub(crate) type Lock = Box<dyn Send + Sync>;
@@ -54,6 +55,7 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Destination>,
     pub(crate) method: Arc<dyn JoinMethod>,
     pub(crate) outputs: Vec<OutputJob>,
+    tunnels: Vec<Planned>,
     authority_pem: Option<String>,
 }
 
@@ -69,13 +71,26 @@ pub(crate) async fn parts(config: &Config) -> Result<Parts, Vec<Mistake>> {
     let executable = std::env::current_exe().map_err(|e| whole(vec![internal(&e)]))?.to_string_lossy().into_owned();
     let mut mistakes = Vec::new();
     let mut outputs = Vec::new();
-    for tunnel in &config.tunnels {
-        mistakes.push(tunnel.mistake("type", "tunnels are not supported yet: remove this service"));
-    }
     for output in &config.outputs {
         match job(output, config, &catalog, &executable).await {
             Ok(job) => outputs.push(job),
             Err(failure) => mistakes.push(output_mistake(output, failure)),
+        }
+    }
+    let mut tunnels = Vec::new();
+    for tunnel in &config.tunnels {
+        match tunnels::plan(tunnel, config, &catalog, &executable).await {
+            Ok(_) if config.oneshot => {
+                warn!(target: "TBOT", "Service does not support oneshot mode, will not run: {}", tunnel.name);
+            }
+            Ok((job, planned)) => {
+                outputs.push(job);
+                tunnels.push(planned);
+            }
+            Err(failure) if failure.message.starts_with("listen: ") => {
+                mistakes.push(tunnel.mistake("listen", failure.message))
+            }
+            Err(failure) => mistakes.push(tunnel.mistake("type", failure.message)),
         }
     }
     let located = |key, failure: Failure| config.onboarding.mistake(key, failure.message);
@@ -84,7 +99,9 @@ pub(crate) async fn parts(config: &Config) -> Result<Parts, Vec<Mistake>> {
     let authority_pem = config.onboarding.ca_path.as_deref().map(authority).transpose();
     let authority_pem = authority_pem.map_err(|failure| mistakes.push(located("ca_path", failure)));
     match (method, authority_pem) {
-        (Ok(method), Ok(authority_pem)) if mistakes.is_empty() => Ok(Parts { store, method, outputs, authority_pem }),
+        (Ok(method), Ok(authority_pem)) if mistakes.is_empty() => {
+            Ok(Parts { store, method, outputs, tunnels, authority_pem })
+        }
         _ => Err(mistakes),
     }
 }
@@ -96,17 +113,22 @@ pub(crate) async fn bot(
     clock: Arc<dyn Clock>,
     monitor: Arc<dyn Monitor>,
 ) -> Result<(Bot, Lock), String> {
-    let Parts { store, method, outputs, authority_pem } = parts;
+    let Parts { store, method, outputs, tunnels, authority_pem } = parts;
     let lock = store.lock().await.map_err(|e| e.to_string())?;
     store.prepare().await.map_err(|e| e.to_string())?;
+    let cluster = Arc::new(TeleportCluster::new(ClusterConfig {
+        address: address(&config.address),
+        ca_pins: config.onboarding.ca_pins.clone(),
+        authority_pem,
+        insecure: config.insecure,
+        clock: clock.clone(),
+    }));
+    for tunnel in tunnels {
+        // They wait for their certificates, and end with the runtime.
+        tokio::spawn(tunnel.run(cluster.clone(), clock.clone()));
+    }
     let settings = BotSettings {
-        cluster: Arc::new(TeleportCluster::new(ClusterConfig {
-            address: address(&config.address),
-            ca_pins: config.onboarding.ca_pins.clone(),
-            authority_pem,
-            insecure: config.insecure,
-            clock: clock.clone(),
-        })),
+        cluster,
         method,
         method_config: config.onboarding.method_config.to_string(),
         token: token(&config),

@@ -1,41 +1,35 @@
 use serde::Deserialize;
 
-use crate::{File, KeyEncoding, Material, Piece, text};
+use crate::{File, FileName, KeyEncoding, Material, Piece, text};
 
 /// Names of the files that nearly every output writes and that files of Teleport 12 could rename (surface §B.2). Flatten it into the
 /// output's configuration.
-#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, Deserialize, PartialEq, Eq)]
 #[serde(default)]
 pub struct BaseNames {
-    /// All in one, for `tsh`, `tctl` and the API clients.
-    pub identity_file: String,
-    /// Authorities of hosts.
-    pub host_ca_path: String,
-    /// Authorities of users.
-    pub user_ca_path: String,
-    /// Authorities of databases.
-    pub database_ca_path: String,
-}
-
-impl Default for BaseNames {
-    fn default() -> Self {
-        Self {
-            identity_file: "identity".into(),
-            host_ca_path: "teleport-host-ca.crt".into(),
-            user_ca_path: "teleport-user-ca.crt".into(),
-            database_ca_path: "teleport-database-ca.crt".into(),
-        }
-    }
+    identity_file: FileName,
+    host_ca_path: FileName,
+    user_ca_path: FileName,
+    database_ca_path: FileName,
 }
 
 impl BaseNames {
-    /// The configuration keys, for [`crate::Output::KEYS`].
-    pub const KEYS: [&'static str; 4] = ["identity_file", "host_ca_path", "user_ca_path", "database_ca_path"];
+    /// Of the file with all in one, for `tsh`, `tctl` and the API clients.
+    pub fn identity_file(&self) -> &str {
+        self.identity_file.or("identity")
+    }
 
-    /// In the order in which the original writes them (surface §C.2); without `identity_file`, which each output has in a place of its own.
+    /// In the order in which the original writes them (surface §C.2); the identity file has a place of its own in each output.
     fn all(&self) -> [&str; 7] {
-        let Self { host_ca_path, user_ca_path, database_ca_path, .. } = self;
-        ["key-cert.pub", "tlscert", "key", "key.pub", host_ca_path, user_ca_path, database_ca_path]
+        [
+            "key-cert.pub",
+            "tlscert",
+            "key",
+            "key.pub",
+            self.host_ca_path.or("teleport-host-ca.crt"),
+            self.user_ca_path.or("teleport-user-ca.crt"),
+            self.database_ca_path.or("teleport-database-ca.crt"),
+        ]
     }
 
     /// Paths of [`BaseNames::files`], and then `more`.

@@ -49,6 +49,7 @@ pub mod bindings;
 mod config;
 mod error;
 mod file;
+mod file_name;
 mod format;
 pub mod host;
 mod join;
@@ -70,6 +71,7 @@ pub use bindings::output::exports::tbot::output::output::{
 pub use bindings::output::tbot::format::material::{Authority, Cluster, File, KeyEncoding, Material, Piece};
 pub use bindings::output::tbot::types::types::{Error, ErrorKind};
 pub use config::FormatOption;
+pub use file_name::FileName;
 pub use format::Format;
 pub use join::{Join, Method};
 pub use output::Output;

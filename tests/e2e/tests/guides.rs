@@ -71,10 +71,15 @@ impl Drop for Service {
     }
 }
 
-fn tbot(arguments: &[&str]) -> Output {
-    let output = Command::new(binary()).args(arguments).env_clear().output().unwrap();
-    assert!(output.status.success(), "tbot {arguments:?}:\n{}", text(&output));
-    output
+/// `tbot` where every user can run it, as `/usr/local/bin/tbot`.
+fn installed(world: &World) -> impl Fn(&[&str]) -> Output + use<> {
+    let program = world.path("tbot");
+    std::fs::hard_link(binary(), &program).or_else(|_| std::fs::copy(binary(), &program).map(drop)).unwrap();
+    move |arguments| {
+        let output = Command::new(&program).args(arguments).env_clear().output().unwrap();
+        assert!(output.status.success(), "tbot {arguments:?}:\n{}", text(&output));
+        output
+    }
 }
 
 /// The step after `tbot init`: the bot's data directory, owned by the user that the agent runs as.
@@ -98,6 +103,7 @@ fn readable_by_all(path: &Path) {
 async fn application_access() {
     let (world, users) = (World::new().await, Users::new());
     readable_by_all(world.folder.path());
+    let tbot = installed(&world);
     let out = world.path("opt/machine-id");
     std::fs::create_dir(out.parent().unwrap()).unwrap();
     let file = world.path("tbot.yaml");
@@ -150,6 +156,39 @@ async fn application_access() {
     write.arg("-c").arg(format!("echo x >> {}", out.join("key").display())).current_dir("/").stderr(Stdio::null());
     users.run(users.app, &mut write);
     assert!(!users.root || !write.status().unwrap().success(), "the reader could write the key");
+    // The note on the local proxy: no certificate is needed there.
+    let mut proxy = Command::new(world.path("tbot"));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("--proxy=localhost:{}", world.cluster.proxy_addr().port());
+    proxy.args([
+        "proxy",
+        &format!("--destination-dir={}", out.display()),
+        &address,
+        "app",
+        &format!("--port={port}"),
+        APP,
+    ]);
+    proxy
+        .env_clear()
+        .env("SSL_CERT_FILE", world.path("web-ca.pem"))
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    users.run(users.app, &mut proxy);
+    let log = world.path("proxy-log");
+    let proxy = Service { child: proxy.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap(), log };
+    until("the local port is open", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
+    let local = format!("http://localhost:{port}/api/users");
+    let answer =
+        Command::new("curl").args(["--silent", "--show-error", "--user", "admin:admin", &local]).output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&answer.stdout),
+        "hello from the application\n",
+        "{}{}",
+        text(&answer),
+        proxy.log()
+    );
+    proxy.stop().await;
     service.stop().await;
 
     // `specific_tls_naming`, `tbot init` again as the guide says, and a restart: no new token is needed.

@@ -1,8 +1,12 @@
-//! `tbot init` as the guides use it. What bot and reader may do with what it prepared is tried in the room `storage`.
+//! `tbot init` as the guides use it, then a bot as the user it was prepared for, and a reader.
+//!
+//! Run by root, bot and reader are users of their own; run by anybody else, all that runs is the bot.
 
 mod harness;
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use harness::{APP, World, binary, names, text};
@@ -32,8 +36,41 @@ fn init(world: &World, arguments: &[&str]) -> Output {
     run(command)
 }
 
+/// A copy of the program and of what it reads where every user can get at them.
+fn open_to_all(world: &World) {
+    for (name, mode) in [("", 0o755), ("tbot.yaml", 0o644), ("web-ca.pem", 0o644)] {
+        std::fs::set_permissions(world.path(name), PermissionsExt::from_mode(mode)).unwrap();
+    }
+    std::fs::hard_link(binary(), world.path("tbot"))
+        .or_else(|_| std::fs::copy(binary(), world.path("tbot")).map(drop))
+        .unwrap();
+    std::fs::create_dir(world.path("store")).unwrap();
+    if root() {
+        chown(world.path("store"), Some(bot()), Some(bot_group())).unwrap();
+    }
+}
+
+async fn oneshot(world: &World) -> String {
+    let mut command = Command::new(world.path("tbot"));
+    command.args(["start", "--oneshot", "-c"]).arg(world.path("tbot.yaml")).env_clear();
+    command.env("SSL_CERT_FILE", world.path("web-ca.pem"));
+    if root() {
+        command.gid(bot_group()).uid(bot());
+    }
+    let output = tokio::task::spawn_blocking(move || run(command)).await.unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    text(&output)
+}
+
+/// Does `cat` of that file work for the reader?
+fn readable(path: &Path, by: u32) -> bool {
+    let mut command = Command::new("cat");
+    command.arg(path).gid(by).uid(by);
+    run(command).status.success()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn init_prepares_what_the_outputs_will_write() {
+async fn what_init_prepares_the_bot_fills_and_the_reader_reads() {
     for layout in ["plain", "generations"] {
         let world = World::new().await;
         let out = world.path("out");
@@ -42,6 +79,7 @@ async fn init_prepares_what_the_outputs_will_write() {
             out.display()
         );
         world.configure(&world.proxy(), "", &output);
+        open_to_all(&world);
         let (directory, users) = (format!("--init-dir={}", out.display()), format!("{}:{}", bot(), bot_group()));
         let (owner, user, reader) =
             (format!("--owner={users}"), format!("--bot-user={}", bot()), format!("--reader-user={READER}"));
@@ -57,14 +95,29 @@ async fn init_prepares_what_the_outputs_will_write() {
         ] {
             assert!(text(&prepared).contains(words), "{words}: {}", text(&prepared));
         }
-        let wanted = names(&out);
+        let mut wanted = names(&out);
         assert!(wanted.contains(&"tls.cas".to_owned()) && wanted.contains(&".write-test".to_owned()), "{wanted:?}");
         assert!(text(&init(&world, &flags)).contains("Nothing to create."));
 
+        oneshot(&world).await;
+        oneshot(&world).await;
+        world.app_answers("out").await;
+        let mut found = names(&out);
+        found.retain(|name| !name.starts_with(".."));
+        wanted.retain(|name| !name.starts_with(".."));
+        assert_eq!(found, wanted);
         for name in ["key", "tlscert", "tls.key"] {
             let metadata = out.join(name).metadata().unwrap();
             assert_eq!((metadata.uid(), metadata.mode() & 0o777), (bot(), 0o640), "{name}");
+            if root() {
+                assert!(readable(&out.join(name), READER) && !readable(&out.join(name), READER + 1), "{name}");
+            }
         }
+        // Again over what the bot wrote: it stays.
+        let key = world.read("out/key");
+        let again = text(&init(&world, &flags));
+        assert!(again.contains("Nothing to create.") && again.contains("Nothing to remove."), "{again}");
+        assert_eq!(world.read("out/key"), key);
     }
 }
 

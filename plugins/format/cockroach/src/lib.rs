@@ -1,18 +1,12 @@
 //! Format `cockroach`: what CockroachDB's clients read, in a folder of its own.
 
-use tbot_sdk::{Error, File, Format, KeyEncoding, Material, Piece, text};
+use tbot_sdk::{Error, File, FileName, Format, KeyEncoding, Material, Piece, text};
 
 /// Keys of the format in `tbot.yaml` (surface §B.2).
-#[derive(serde::Deserialize)]
+#[derive(Default, serde::Deserialize)]
 #[serde(default)]
 struct Config {
-    dir_name: String,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { dir_name: "cockroach".into() }
-    }
+    dir_name: FileName,
 }
 
 struct Cockroach;
@@ -22,11 +16,12 @@ impl Format for Cockroach {
     const KEYS: &'static [&'static str] = &["dir_name"];
 
     fn files(config: &Config, _directory: Option<&str>) -> Result<Vec<String>, Error> {
-        Ok(["node.crt", "node.key", "ca.crt"].map(|name| format!("{}/{name}", config.dir_name)).to_vec())
+        let folder = config.dir_name.or("cockroach");
+        Ok(["node.crt", "node.key", "ca.crt"].map(|name| format!("{folder}/{name}")).to_vec())
     }
 
     fn render(config: &Config, material: &Material) -> Result<Vec<File>, Error> {
-        let folder = &config.dir_name;
+        let folder = config.dir_name.or("cockroach");
         Ok(vec![
             File::new(format!("{folder}/node.crt"), material.certificate()?),
             File::of(format!("{folder}/node.key"), [Piece::PrivateKey(KeyEncoding::TraditionalPem)]),

@@ -1,18 +1,12 @@
 //! Format `mongo`: what MongoDB's clients read.
 
-use tbot_sdk::{Error, File, Format, KeyEncoding, Material, Piece, text};
+use tbot_sdk::{Error, File, FileName, Format, KeyEncoding, Material, Piece, text};
 
 /// Keys of the format in `tbot.yaml` (surface §B.2).
-#[derive(serde::Deserialize)]
+#[derive(Default, serde::Deserialize)]
 #[serde(default)]
 struct Config {
-    prefix: String,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { prefix: "mongo".into() }
-    }
+    prefix: FileName,
 }
 
 struct Mongo;
@@ -22,11 +16,12 @@ impl Format for Mongo {
     const KEYS: &'static [&'static str] = &["prefix"];
 
     fn files(config: &Config, _directory: Option<&str>) -> Result<Vec<String>, Error> {
-        Ok([".crt", ".cas"].map(|end| format!("{}{end}", config.prefix)).to_vec())
+        let prefix = config.prefix.or("mongo");
+        Ok([".crt", ".cas"].map(|end| format!("{prefix}{end}")).to_vec())
     }
 
     fn render(config: &Config, material: &Material) -> Result<Vec<File>, Error> {
-        let prefix = &config.prefix;
+        let prefix = config.prefix.or("mongo");
         let both = [Piece::text(material.certificate()?), Piece::PrivateKey(KeyEncoding::TraditionalPem)];
         Ok(vec![
             File::of(format!("{prefix}.crt"), both),

@@ -1,25 +1,20 @@
 //! Format `tls`: certificate, key and authorities under the names that TLS servers and clients like.
 
-use tbot_sdk::{Error, File, Format, KeyEncoding, Material, Piece, text};
+use tbot_sdk::{Error, File, FileName, Format, KeyEncoding, Material, Piece, text};
 
 /// Keys of the format in `tbot.yaml` (surface §B.2).
-#[derive(serde::Deserialize)]
+#[derive(Default, serde::Deserialize)]
 #[serde(default)]
 struct Config {
-    prefix: String,
+    prefix: FileName,
     ca_cert_type: Authority,
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self { prefix: "tls".into(), ca_cert_type: Authority::Host }
-    }
-}
-
 /// Whose authorities `.cas` holds: hosts', because that is what the proxy shows inside a database's TLS.
-#[derive(serde::Deserialize)]
+#[derive(Default, serde::Deserialize)]
 #[serde(try_from = "String")]
 enum Authority {
+    #[default]
     Host,
     User,
     Database,
@@ -45,11 +40,12 @@ impl Format for Tls {
     const KEYS: &'static [&'static str] = &["prefix", "ca_cert_type"];
 
     fn files(config: &Config, _directory: Option<&str>) -> Result<Vec<String>, Error> {
-        Ok([".crt", ".key", ".cas"].map(|end| format!("{}{end}", config.prefix)).to_vec())
+        let prefix = config.prefix.or("tls");
+        Ok([".crt", ".key", ".cas"].map(|end| format!("{prefix}{end}")).to_vec())
     }
 
     fn render(config: &Config, material: &Material) -> Result<Vec<File>, Error> {
-        let prefix = &config.prefix;
+        let prefix = config.prefix.or("tls");
         let authorities = match config.ca_cert_type {
             Authority::Host => &material.host_authorities,
             Authority::User => &material.user_authorities,

@@ -32,8 +32,8 @@ impl Output for Application {
             return Err(Error::invalid_config("app_name must not be empty: write the name of an application"));
         }
         let more: &[&str] = match config.specific_tls_naming {
-            true => &[&config.names.identity_file, "tls.crt", "tls.key", "tls.cas"],
-            false => &[&config.names.identity_file],
+            true => &[config.names.identity_file(), "tls.crt", "tls.key", "tls.cas"],
+            false => &[config.names.identity_file()],
         };
         Ok(Request {
             target: Target::Application(config.app_name.clone()),
@@ -44,7 +44,7 @@ impl Output for Application {
 
     fn render(config: &Config, material: &Material) -> Result<Vec<File>, Error> {
         let mut files = config.names.files(material);
-        files.push(text::identity_file(&config.names.identity_file, material)?);
+        files.push(text::identity_file(config.names.identity_file(), material)?);
         if config.specific_tls_naming {
             files.push(File::new("tls.crt", material.certificate()?));
             files.push(File::of("tls.key", [Piece::PrivateKey(KeyEncoding::TraditionalPem)]));

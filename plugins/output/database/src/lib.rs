@@ -38,12 +38,16 @@ impl Output for DatabaseOutput {
             username: config.username.clone(),
             database: config.database.clone(),
         });
-        Ok(Request { target, files: config.names.paths(&[&config.names.identity_file]), formats: config.format.uses() })
+        Ok(Request {
+            target,
+            files: config.names.paths(&[config.names.identity_file()]),
+            formats: config.format.uses(),
+        })
     }
 
     fn render(config: &Config, material: &Material) -> Result<Vec<File>, Error> {
         let mut files = config.names.files(material);
-        files.push(text::identity_file(&config.names.identity_file, material)?);
+        files.push(text::identity_file(config.names.identity_file(), material)?);
         Ok(files)
     }
 }

@@ -63,8 +63,8 @@ impl Output for Identity {
     fn plan(config: &Config, directory: Option<&str>) -> Result<Request, Error> {
         let names = &config.names;
         let more: &[&str] = match config.ssh_directory(directory) {
-            Some(_) => &["known_hosts", "ssh_config", &names.identity_file],
-            None => &["known_hosts", &names.identity_file],
+            Some(_) => &["known_hosts", "ssh_config", names.identity_file()],
+            None => &["known_hosts", names.identity_file()],
         };
         let cluster = Some(config.cluster.clone()).filter(|name| !name.is_empty());
         let target = Target::Identity(IdentityTarget { cluster, allow_reissue: config.allow_reissue });
@@ -78,7 +78,7 @@ impl Output for Identity {
         if let Some(directory) = config.ssh_directory(material.directory.as_deref()) {
             files.push(File::new("ssh_config", ssh_config(directory, material, SshConfigStyle::V13)?));
         }
-        files.push(text::identity_file(&config.names.identity_file, material)?);
+        files.push(text::identity_file(config.names.identity_file(), material)?);
         Ok(files)
     }
 }

@@ -30,7 +30,7 @@ impl World {
         Self::with(Options { release: Release::Newest, session_tick, ..Options::default() }).await
     }
 
-    async fn with(options: Options) -> Self {
+    pub async fn with(options: Options) -> Self {
         let cluster = StandIn::start(options).await.unwrap();
         let control = cluster.control();
         let app = Greeter::start("hello from the application\n").await.unwrap();

@@ -1,0 +1,123 @@
+//! The guide for virtual machines of Azure, followed against a cluster that verifies, and platforms' tokens from where they lie. The
+//! metadata service is where `azure.metadata_url` says: a documented key, so the program has no way in for tests.
+
+mod harness;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use harness::{World, text};
+use stand_in::evidence::{
+    Allow, AzureCloud, AzureRule, IdTokenRules, ManagedIdentity, MetadataService, TokenIssuer, VirtualMachine,
+};
+use stand_in::{Options, Release, Token};
+
+const SUBSCRIPTION: &str = "11111111-1111-1111-1111-111111111111";
+
+struct Azure {
+    world: World,
+    service: MetadataService,
+}
+
+impl Azure {
+    async fn new(release: Release, group: &str) -> Self {
+        let machine = VirtualMachine {
+            subscription: SUBSCRIPTION.into(),
+            resource_group: "group1".into(),
+            name: "vm1".into(),
+            id: "33333333-3333-3333-3333-333333333333".into(),
+        };
+        let cloud = Arc::new(AzureCloud::new(vec![machine.clone()]).unwrap());
+        let mut options = Options { release, ..Options::default() };
+        options.platforms.azure = Some(cloud.clone());
+        let world = World::with(options).await;
+        let rule = AzureRule { subscription: SUBSCRIPTION.into(), resource_groups: vec![group.into()] };
+        let allow = Allow::Azure(vec![rule]);
+        world.control.add_token(Token { name: "example-bot".into(), bot: "example".into(), allow, ..Token::default() });
+        Self { world, service: MetadataService::start(cloud, machine).await.unwrap() }
+    }
+
+    /// The guide's file, in one-shot mode.
+    fn configure(&self, client_id: &str) {
+        let text = format!(
+            "version: v2\noneshot: true\n{}\nonboarding:\n  join_method: azure\n  token: example-bot\n  azure:\n    \
+             {client_id}metadata_url: {}\nstorage:\n  type: memory\noutputs: []\n",
+            self.world.proxy(),
+            self.service.url()
+        );
+        std::fs::write(self.world.path("tbot.yaml"), text).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_guide_works_as_it_stands() {
+    let azure = Azure::new(Release::V15, "group1").await;
+    azure.service.throttle(1);
+    azure.configure("");
+    let log = azure.world.succeeds().await;
+    assert!(log.contains("Successfully registered via proxy server"), "{log}");
+    assert!(azure.service.requests().iter().any(|asked| asked.starts_with("/metadata/attested/document?")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_the_identity_is_said_with_its_remedy() {
+    let azure = Azure::new(Release::V15, "group1").await;
+    azure.configure("client_id: unknown\n    ");
+    let message = azure.world.fails().await;
+    assert!(message.contains("Identity not found") && message.contains("`azure.client_id`"), "{message}");
+    let identity = |client_id: &str| ManagedIdentity { client_id: client_id.into(), resource_id: "x".into() };
+    azure.service.set_identities(vec![identity("one"), identity("two")]);
+    azure.configure("");
+    let message = azure.world.fails().await;
+    assert!(message.contains("name one of them with `azure.client_id`"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_of_another_group_is_not_let_in() {
+    let azure = Azure::new(Release::V15, "group2").await;
+    azure.configure("");
+    let message = azure.world.fails().await;
+    assert!(message.contains("instance did not match any allow rules"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn platforms_tokens_come_from_a_variable_or_a_file() {
+    let issuer = Arc::new(TokenIssuer::new("https://ci.example.com").unwrap());
+    let mut options = Options::default();
+    options.platforms.issuers.push(issuer.clone());
+    let world = World::with(options).await;
+    let audience = "teleport.cluster.local";
+    let jwt = issuer.sign(serde_json::json!({ "aud": audience, "sub": "job" })).unwrap();
+    std::fs::write(world.path("jwt"), &jwt).unwrap();
+    let file = world.path("jwt").to_str().unwrap().to_owned();
+    for (method, variable, value) in
+        [("gitlab", "TBOT_GITLAB_JWT", jwt.as_str()), ("kubernetes", "KUBERNETES_TOKEN_PATH", file.as_str())]
+    {
+        let allow = vec![BTreeMap::from([("sub".to_owned(), "job".to_owned())])];
+        let rules =
+            IdTokenRules { method: method.into(), issuer: issuer.url().into(), audience: Some(audience.into()), allow };
+        world.control.add_token(Token {
+            name: method.into(),
+            bot: method.into(),
+            allow: Allow::IdToken(rules),
+            ..Token::default()
+        });
+        let config = format!(
+            "version: v2\n{}\nonboarding: {{join_method: {method}, token: {method}}}\nstorage: {{type: memory}}\noutputs: []\n",
+            world.proxy()
+        );
+        std::fs::write(world.path("tbot.yaml"), config).unwrap();
+        let run = |set: bool| {
+            let mut command = world.tbot(&["--oneshot"]);
+            if set {
+                command.env(variable, value);
+            }
+            tokio::task::spawn_blocking(move || command.output().unwrap())
+        };
+        let output = run(true).await.unwrap();
+        assert_eq!(output.status.code(), Some(0), "{method}: {}", text(&output));
+        assert!(!text(&output).contains(&jwt));
+        let output = run(false).await.unwrap();
+        assert_eq!(output.status.code(), Some(1), "{method} without its token");
+    }
+}

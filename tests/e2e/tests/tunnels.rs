@@ -1,0 +1,156 @@
+//! `tbot proxy` and `tbot db` beside a `tbot start` that keeps their certificates fresh: the two units of the guides.
+
+mod harness;
+
+use std::process::{Child, Command, Stdio};
+
+use harness::{APP, World, binary, text, until};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::NamedTempFile;
+
+/// A running `tbot proxy`, and what it prints.
+struct Proxy {
+    child: Child,
+    printed: NamedTempFile,
+}
+
+impl Proxy {
+    fn start(world: &World, arguments: &[&str]) -> Self {
+        let printed = NamedTempFile::new().unwrap();
+        let child = world.run(arguments).stdout(printed.reopen().unwrap()).spawn().unwrap();
+        Self { child, printed }
+    }
+
+    /// The first line, without its end; the port is open when it is there.
+    async fn line(&self) -> String {
+        let read = || std::fs::read_to_string(self.printed.path()).unwrap();
+        until("the port is open", || read().contains('\n')).await;
+        read().lines().next().unwrap().to_owned()
+    }
+
+    /// Ends it as systemd does.
+    async fn end(mut self) -> Option<i32> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        until("the proxy ends", || self.child.try_wait().unwrap().is_some()).await;
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl World {
+    /// `tbot` with these words alone.
+    fn run(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command.args(arguments).env_clear().env("SSL_CERT_FILE", self.path("web-ca.pem")).stdin(Stdio::null());
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command
+    }
+
+    async fn refused(&self, arguments: &[&str]) -> String {
+        let mut command = self.run(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        text(&output)
+    }
+}
+
+async fn get(address: &str) -> String {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", &format!("http://{address}/")]);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    text(&output)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_on_a_local_port_while_the_daemon_renews() {
+    let world = World::new().await;
+    world.configure(&world.proxy(), "", &world.output(APP, "out"));
+    let (config, out) = (world.path("tbot.yaml").display().to_string(), world.path("out").display().to_string());
+    // The unit of the proxy may start first.
+    let early = Proxy::start(&world, &["-c", &config, "proxy", "app", APP]);
+    let daemon = world.daemon();
+    let line = early.line().await;
+    let address = line.strip_prefix(&format!("Proxying connections to {APP} on ")).expect(&line);
+    assert!(address.starts_with("127.0.0.1:"), "{line}");
+    assert_eq!(get(address).await, "hello from the application\n");
+    let before = world.read("out/tlscert");
+    daemon.signal(Signal::HUP);
+    until("the certificate is renewed", || world.read("out/tlscert") != before).await;
+    assert_eq!(get(address).await, "hello from the application\n");
+    world.control.stop_listening();
+    let failed = get(address).await;
+    assert!(failed.starts_with("tbot: proxy localhost:"), "{failed}");
+    world.control.start_listening().await.unwrap();
+    until_answers(address).await;
+    assert_eq!(early.end().await, Some(0));
+    // The same with flags alone, in the places where people put them.
+    let proxy = format!("--proxy=localhost:{}", world.cluster.proxy_addr().port());
+    let out = format!("--destination-dir={out}");
+    for arguments in [
+        vec!["proxy", &out, &proxy, "app", "--port=0", APP],
+        vec!["proxy", &proxy, &out, "--cluster=x", "--", "app", "--listen=tcp://localhost:0", APP],
+    ] {
+        let open = Proxy::start(&world, &arguments);
+        let line = open.line().await;
+        assert_eq!(get(line.rsplit(' ').next().unwrap()).await, "hello from the application\n", "{line}");
+        assert_eq!(open.end().await, Some(0));
+    }
+}
+
+async fn until_answers(address: &str) {
+    let started = std::time::Instant::now();
+    while get(address).await != "hello from the application\n" {
+        assert!(started.elapsed().as_secs() < 30, "the application does not come back");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_work_is_said_with_its_remedy() {
+    let world = World::new().await;
+    world.configure(&world.proxy(), "", &world.output(APP, "out"));
+    world.succeeds().await;
+    let (config, out) = (world.path("tbot.yaml").display().to_string(), world.path("out").display().to_string());
+    for (arguments, words) in [
+        (vec!["proxy", "--destination-dir", &out, "app", APP], "give `--proxy-server HOST:PORT`"),
+        (vec!["proxy", "--proxy=localhost:1", "app", APP], "either --destination-dir or a config file"),
+        (vec!["-c", &config, "proxy", "app", "another"], "is for application \"grafana-example\", not for \"another\""),
+        (vec!["-c", &config, "proxy", "db", "x"], "`{type: database, service: x}`"),
+        (vec!["-c", &config, "proxy", "ssh", "x"], "unrecognized subcommand 'ssh'"),
+        (vec!["-c", &config, "db", "env", "x"], "is not for database \"x\""),
+    ] {
+        let message = world.refused(&arguments).await;
+        assert!(message.contains("ERROR: ") && message.contains(words), "{arguments:?}: {message}");
+    }
+    let two = format!("{}{}", world.output(APP, "out"), world.output(APP, "two"));
+    world.configure(&world.proxy(), "", &two);
+    let message = world.refused(&["-c", &config, "proxy", "app", APP]).await;
+    assert!(message.contains("multiple outputs; a --destination-dir must be specified"), "{message}");
+}
+
+/// The same inside the daemon: a service with a certificate of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_inside_the_daemon_survives_renewals() {
+    let world = World::new().await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let service = format!("- {{type: application-tunnel, listen: \"tcp://127.0.0.1:{port}\", app_name: {APP}}}\n");
+    world.configure(&world.proxy(), "", &service);
+    let file = world.path("tbot.yaml");
+    let text = std::fs::read_to_string(&file).unwrap().replace("outputs:", "services:");
+    std::fs::write(&file, text).unwrap();
+    let mut daemon = world.daemon();
+    let address = format!("127.0.0.1:{port}");
+    until("the port is open", || std::net::TcpStream::connect(&address).is_ok()).await;
+    assert_eq!(get(&address).await, "hello from the application\n", "{}", daemon.log());
+    daemon.signal(Signal::HUP);
+    until("the certificate is renewed", || daemon.log().matches("Generated output.").count() == 2).await;
+    assert_eq!(get(&address).await, "hello from the application\n");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ended().await, Some(0));
+}
