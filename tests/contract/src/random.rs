@@ -50,11 +50,11 @@ impl Random {
         (0..length).map(|_| self.pick(&PARTS)).collect()
     }
 
-    /// A configuration that holds some of `keys` and some others, with fitting and unfitting values.
-    pub fn config(&mut self, keys: &[String]) -> String {
-        let mut config = Map::new();
+    /// The configuration `like`, with nonsense for some of `keys` and for keys that nobody knows.
+    pub fn config(&mut self, keys: &[String], like: &str) -> String {
+        let mut config: Map<String, Value> = serde_json::from_str(like).unwrap_or_default();
         for key in keys {
-            if self.below(3) > 0 {
+            if self.below(10) == 0 {
                 config.insert(key.clone(), self.value(0));
             }
         }

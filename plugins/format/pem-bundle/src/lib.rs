@@ -1,19 +1,19 @@
 //! Format `pem-bundle`: key, certificate and authorities in one file, in the order that a server wants.
 
-use tbot_sdk::{Authority, Error, File, Format, KeyEncoding, Material, Piece, text};
+use tbot_sdk::{Authority, Error, File, FileName, Format, KeyEncoding, Material, Piece, text};
 
 /// Keys of the format in `tbot.yaml`.
 #[derive(serde::Deserialize)]
 #[serde(default)]
 struct Config {
-    file: String,
+    file: FileName,
     order: Vec<Part>,
 }
 
 impl Default for Config {
     /// HAProxy's order.
     fn default() -> Self {
-        Self { file: "bundle.pem".into(), order: vec![Part::Certificate, Part::Key, Part::HostAuthorities] }
+        Self { file: FileName::default(), order: vec![Part::Certificate, Part::Key, Part::HostAuthorities] }
     }
 }
 
@@ -41,7 +41,7 @@ impl Format for PemBundle {
                 "`order` must name parts, each once: write a list such as `[certificate, key, host-authorities]`",
             ));
         }
-        Ok(vec![config.file.clone()])
+        Ok(vec![config.file.or("bundle.pem").to_owned()])
     }
 
     fn render(config: &Config, material: &Material) -> Result<Vec<File>, Error> {
@@ -54,7 +54,7 @@ impl Format for PemBundle {
             Part::DatabaseAuthorities => Ok(authorities(&material.database_authorities)),
         };
         Ok(vec![File {
-            path: config.file.clone(),
+            path: config.file.or("bundle.pem").to_owned(),
             pieces: config.order.iter().map(piece).collect::<Result<_, Error>>()?,
         }])
     }

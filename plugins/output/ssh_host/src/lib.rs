@@ -1,20 +1,14 @@
 //! Output `ssh_host`: a host certificate and the authorities of its users, for `sshd`.
 
-use tbot_sdk::{Error, File, FormatOption, KeyEncoding, Material, Output, Piece, Request, Target, text};
+use tbot_sdk::{Error, File, FileName, FormatOption, KeyEncoding, Material, Output, Piece, Request, Target, text};
 
 /// Keys of the output in `tbot.yaml` (surface §B.6; `prefix` as in files of Teleport 12, §B.2).
-#[derive(serde::Deserialize)]
+#[derive(Default, serde::Deserialize)]
 #[serde(default)]
 struct Config {
     principals: Vec<String>,
-    prefix: String,
+    prefix: FileName,
     format: FormatOption,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { principals: Vec::new(), prefix: "ssh_host".into(), format: FormatOption::default() }
-    }
 }
 
 struct SshHost;
@@ -29,14 +23,15 @@ impl Output for SshHost {
                 "principals: at least one principal must be specified: write the names of this host",
             ));
         }
-        let files = ["", "-cert.pub", "-user-ca.pub"].map(|end| format!("{}{end}", config.prefix)).to_vec();
+        let prefix = config.prefix.or("ssh_host");
+        let files = ["", "-cert.pub", "-user-ca.pub"].map(|end| format!("{prefix}{end}")).to_vec();
         Ok(Request { target: Target::SshHost(config.principals.clone()), files, formats: config.format.uses() })
     }
 
     fn render(config: &Config, material: &Material) -> Result<Vec<File>, Error> {
-        let prefix = &config.prefix;
+        let prefix = config.prefix.or("ssh_host");
         let certificate = material.ssh_certificate.as_deref();
-        let certificate = certificate.ok_or_else(|| Error::internal("there is no SSH certificate"))?;
+        let certificate = certificate.ok_or_else(|| Error::unsupported("the cluster issued no SSH certificate"))?;
         let cluster = text::plain(&material.cluster.name)?;
         let own = material.user_authorities.iter().filter(|authority| authority.cluster == material.cluster.name);
         let mut users = String::new();
