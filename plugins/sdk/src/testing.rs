@@ -177,6 +177,42 @@ pub mod call {
     }
 }
 
+/// [`golden`] for an output.
+///
+/// # Panics
+/// As [`golden`].
+pub fn golden_output<P: crate::Output + 'static>(folder: &Path) {
+    golden(folder, |config, material| {
+        call::plan::<P>(config, material.directory.as_deref())?;
+        call::render::<P>(config, material)
+    });
+}
+
+/// [`golden`] for a format.
+///
+/// # Panics
+/// As [`golden`].
+pub fn golden_format<P: crate::Format + 'static>(folder: &Path) {
+    golden(folder, |config, material| {
+        call::format_files::<P>(config, material.directory.as_deref())?;
+        call::format_render::<P>(config, material)
+    });
+}
+
+/// Renders a format, without options, of what an output wrote into `folder` ([`read_destination`]): its files are `paths`, and each
+/// holds the bytes that lie there under its name.
+///
+/// # Panics
+/// Where it differs: it is for tests.
+pub fn format_as_recorded<P: crate::Format + 'static>(folder: &Path, directory: &str, proxy: &str, paths: &[&str]) {
+    let (material, key) = read_destination(folder, directory, proxy).unwrap();
+    assert_eq!(call::format_files::<P>("{}", Some(directory)).unwrap(), paths);
+    let files = call::format_render::<P>("{}", &material).unwrap();
+    for (path, contents) in written(&files, |_| key.clone()) {
+        assert_eq!(contents, std::fs::read_to_string(folder.join(&path)).unwrap(), "{}/{path}", folder.display());
+    }
+}
+
 fn tree(case: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut folders = vec![case.to_owned()];

@@ -37,35 +37,27 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use tbot_sdk::testing::{call, golden, read_destination, written};
-
-    const HERE: &str = env!("CARGO_MANIFEST_DIR");
+    use tbot_sdk::testing::{format_as_recorded, golden_format};
 
     /// The same files with the same bytes as the original wrote them on real clusters.
     #[test]
     fn writes_what_the_original_wrote() {
+        let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/recordings");
         for (run, proxy) in [
             ("v15/runs/oneshot-direct/files/db-cockroach", "localhost:3080"),
             ("v12/runs/seed-database/files/b", "localhost:4080"),
         ] {
-            let folder = Path::new(HERE).join("../../../tests/recordings").join(run);
-            let (material, key) = read_destination(&folder, "/opt/machine-id/out", proxy).unwrap();
-            let files = call::format_render::<Cockroach>("{}", &material).unwrap();
-            assert_eq!(
-                call::format_files::<Cockroach>("{}", material.directory.as_deref()).unwrap(),
-                ["cockroach/node.crt", "cockroach/node.key", "cockroach/ca.crt"]
+            format_as_recorded::<Cockroach>(
+                &recordings.join(run),
+                "/opt/machine-id/out",
+                proxy,
+                &["cockroach/node.crt", "cockroach/node.key", "cockroach/ca.crt"],
             );
-            for (path, contents) in written(&files, |_| key.clone()) {
-                assert_eq!(contents, std::fs::read_to_string(folder.join(&path)).unwrap(), "{run}/{path}");
-            }
         }
     }
 
     #[test]
     fn golden_files() {
-        golden(&Path::new(HERE).join("tests/golden"), |config, material| {
-            call::format_files::<Cockroach>(config, material.directory.as_deref())?;
-            call::format_render::<Cockroach>(config, material)
-        });
+        golden_format::<Cockroach>(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"));
     }
 }

@@ -68,14 +68,11 @@ mod tests {
 
     use super::*;
     use tbot_sdk::ErrorKind;
-    use tbot_sdk::testing::{call, golden};
+    use tbot_sdk::testing::{call, golden_format};
 
     #[test]
     fn golden_files() {
-        golden(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"), |config, material| {
-            call::format_files::<PemBundle>(config, material.directory.as_deref())?;
-            call::format_render::<PemBundle>(config, material)
-        });
+        golden_format::<PemBundle>(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"));
     }
 
     #[test]

@@ -66,35 +66,27 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use tbot_sdk::testing::{call, golden, read_destination, written};
-
-    const HERE: &str = env!("CARGO_MANIFEST_DIR");
+    use tbot_sdk::testing::{format_as_recorded, golden_format};
 
     /// The same files with the same bytes as the original wrote them on real clusters.
     #[test]
     fn writes_what_the_original_wrote() {
+        let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../tests/recordings");
         for (run, proxy) in [
             ("v15/runs/oneshot-direct/files/db-tls", "localhost:3080"),
             ("v12/runs/seed-database/files/c", "localhost:4080"),
         ] {
-            let folder = Path::new(HERE).join("../../../tests/recordings").join(run);
-            let (material, key) = read_destination(&folder, "/opt/machine-id/out", proxy).unwrap();
-            let files = call::format_render::<Tls>("{}", &material).unwrap();
-            assert_eq!(
-                call::format_files::<Tls>("{}", material.directory.as_deref()).unwrap(),
-                ["tls.crt", "tls.key", "tls.cas"]
+            format_as_recorded::<Tls>(
+                &recordings.join(run),
+                "/opt/machine-id/out",
+                proxy,
+                &["tls.crt", "tls.key", "tls.cas"],
             );
-            for (path, contents) in written(&files, |_| key.clone()) {
-                assert_eq!(contents, std::fs::read_to_string(folder.join(&path)).unwrap(), "{run}/{path}");
-            }
         }
     }
 
     #[test]
     fn golden_files() {
-        golden(&Path::new(HERE).join("tests/golden"), |config, material| {
-            call::format_files::<Tls>(config, material.directory.as_deref())?;
-            call::format_render::<Tls>(config, material)
-        });
+        golden_format::<Tls>(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"));
     }
 }

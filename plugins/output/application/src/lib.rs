@@ -62,7 +62,7 @@ mod tests {
 
     use super::*;
     use tbot_sdk::ErrorKind;
-    use tbot_sdk::testing::{call, golden, read_destination, written};
+    use tbot_sdk::testing::{call, golden_output, read_destination, written};
 
     const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -95,10 +95,7 @@ mod tests {
 
     #[test]
     fn golden_files() {
-        golden(&Path::new(HERE).join("tests/golden"), |config, material| {
-            call::plan::<Application>(config, None)?;
-            call::render::<Application>(config, material)
-        });
+        golden_output::<Application>(&Path::new(HERE).join("tests/golden"));
     }
 
     #[test]

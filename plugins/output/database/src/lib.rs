@@ -60,7 +60,7 @@ mod tests {
 
     use super::*;
     use tbot_sdk::ErrorKind;
-    use tbot_sdk::testing::{call, golden, read_destination, written};
+    use tbot_sdk::testing::{call, golden_output, read_destination, written};
 
     const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -84,10 +84,7 @@ mod tests {
 
     #[test]
     fn golden_files() {
-        golden(&Path::new(HERE).join("tests/golden"), |config, material| {
-            call::plan::<DatabaseOutput>(config, material.directory.as_deref())?;
-            call::render::<DatabaseOutput>(config, material)
-        });
+        golden_output::<DatabaseOutput>(&Path::new(HERE).join("tests/golden"));
     }
 
     #[test]

@@ -90,7 +90,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use tbot_sdk::testing::{call, golden, read_destination, sample, written};
+    use tbot_sdk::testing::{call, golden_output, read_destination, sample, written};
 
     const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -121,10 +121,7 @@ mod tests {
 
     #[test]
     fn golden_files() {
-        golden(&Path::new(HERE).join("tests/golden"), |config, material| {
-            call::plan::<Identity>(config, material.directory.as_deref())?;
-            call::render::<Identity>(config, material)
-        });
+        golden_output::<Identity>(&Path::new(HERE).join("tests/golden"));
     }
 
     #[test]

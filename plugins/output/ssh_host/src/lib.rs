@@ -56,7 +56,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use tbot_sdk::testing::{call, golden, sample};
+    use tbot_sdk::testing::{call, golden_output, sample};
     use tbot_sdk::{Authority, ErrorKind};
 
     const HERE: &str = env!("CARGO_MANIFEST_DIR");
@@ -84,10 +84,7 @@ mod tests {
 
     #[test]
     fn golden_files() {
-        golden(&Path::new(HERE).join("tests/golden"), |config, material| {
-            call::plan::<SshHost>(config, material.directory.as_deref())?;
-            call::render::<SshHost>(config, material)
-        });
+        golden_output::<SshHost>(&Path::new(HERE).join("tests/golden"));
     }
 
     #[test]
