@@ -282,6 +282,10 @@ fn last_line(error: &clap::Error) -> Option<String> {
 
 /// Every switch has a `--no-` form; the last of both wins, as for every flag (surface §A.12).
 fn without_negations(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if !arguments.iter().any(|argument| argument.to_str().is_some_and(|text| text.starts_with("--no-"))) {
+        return arguments;
+    }
     let switches: Vec<String> = switches(&Flags::command());
     let mut kept: Vec<OsString> = Vec::new();
     let mut flags = true;

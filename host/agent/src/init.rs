@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use catalog::Catalog;
 use config::{Config, DestinationConfig, OutputConfig};
-use identity::{Failure, Formats, RelativePath};
+use identity::{Failure, RelativePath};
+use renewal::planned_files;
 use storage::{Preparation, User};
 use tracing::warn;
 
@@ -84,13 +85,7 @@ fn path_of(destination: &DestinationConfig) -> Option<&PathBuf> {
 async fn files(catalog: &Catalog, kind: &str, options: &str, place: &Path) -> Result<Vec<RelativePath>, Failure> {
     let absolute = std::path::absolute(place).unwrap_or_else(|_| place.to_owned());
     let directory = Some(absolute.to_string_lossy());
-    let plan = catalog.output(kind).await?.plan(options, directory.as_deref()).await?;
-    let mut files = plan.files;
-    for wanted in &plan.formats {
-        let format = catalog.format(&wanted.name).await?;
-        let more = format.files(&wanted.config, directory.as_deref()).await;
-        files.extend(more.map_err(|e| e.context(format_args!("format `{}`", wanted.name)))?);
-    }
+    let files = planned_files(&*catalog.output(kind).await?, options, directory.as_deref(), catalog).await?;
     files.iter().map(|path| RelativePath::parse(path)).collect()
 }
 

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use identity::{Failure, FailureKind, Format, Formats, JoinMethod, Output};
+use identity::{Failure, FailureKind, Format, Formats, JOIN_METHODS, JoinMethod, Output};
 use sandbox::{Engine, FormatPlugin, JoinPlugin, OutputPlugin, Plugin};
 use tokio::sync::Mutex;
 
@@ -41,25 +41,6 @@ const KNOWN_OUTPUTS: [&str; 15] = [
     "workload-identity-jwt",
     "workload-identity-api",
     "workload-identity-aws-roles-anywhere",
-];
-const KNOWN_METHODS: [&str; 17] = [
-    "token",
-    "azure",
-    "azure_devops",
-    "bitbucket",
-    "bound_keypair",
-    "circleci",
-    "ec2",
-    "env0",
-    "gcp",
-    "github",
-    "gitlab",
-    "iam",
-    "kubernetes",
-    "oracle",
-    "spacelift",
-    "terraform_cloud",
-    "tpm",
 ];
 const KNOWN_FORMATS: [&str; 3] = ["tls", "mongo", "cockroach"];
 
@@ -200,7 +181,7 @@ fn bundled(kind: Kind, name: &str) -> Option<&'static (Kind, &'static str, &'sta
 
 fn reserved(kind: Kind) -> &'static [&'static str] {
     match kind {
-        Kind::Join => &KNOWN_METHODS,
+        Kind::Join => &JOIN_METHODS,
         Kind::Output => &KNOWN_OUTPUTS,
         Kind::Format => &KNOWN_FORMATS,
     }

@@ -1,10 +1,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use identity::JOIN_METHODS;
+
 use crate::destination::DestinationConfig;
 use crate::file::Draft;
 use crate::mistake::{Mistakes, Place, Report};
-use crate::onboarding::JOIN_METHODS;
 use crate::section::{did_you_mean, key_name};
 use crate::{Config, Layout, PluginConfig, PluginKind, ServerKind, format_duration, plugin, service};
 

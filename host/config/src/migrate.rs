@@ -3,11 +3,11 @@
 use std::fmt;
 use std::path::Path;
 
+use identity::JOIN_METHODS;
 use serde_json::{Map, Value, json};
 
 use crate::file::{self, Version};
 use crate::mistake::{Mistake, Place, Report};
-use crate::onboarding::JOIN_METHODS;
 use crate::section::{Field, Section, Unknown, did_you_mean, key_name};
 use crate::v1::{self, Template};
 use crate::{DestinationConfig, Flags, format_duration, load, node, parse, print};

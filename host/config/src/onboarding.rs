@@ -11,26 +11,6 @@ use crate::section::{Section, Unknown};
 
 /// Most bytes of a token file: tokens are short, JWTs a few KiB.
 const TOKEN_BYTES: u64 = 64 * 1024;
-/// Every join method that some version of the cluster knows (surface §B.3). Which of them work here, the catalog decides.
-pub(crate) const JOIN_METHODS: [&str; 17] = [
-    "azure",
-    "azure_devops",
-    "bitbucket",
-    "bound_keypair",
-    "circleci",
-    "ec2",
-    "env0",
-    "gcp",
-    "github",
-    "gitlab",
-    "iam",
-    "kubernetes",
-    "oracle",
-    "spacelift",
-    "terraform_cloud",
-    "token",
-    "tpm",
-];
 /// The keys under which join methods keep their own settings (surface §B.3).
 const METHOD_KEYS: [&str; 4] = ["azure", "gitlab", "terraform", "bound_keypair"];
 

@@ -36,7 +36,8 @@ pub use monitor::{IDENTITY_SERVICE, Monitor, Unmonitored};
 pub use output::{FormatUse, Material, OutputFile, OutputPlan, Piece, RenderedFile, Target, assemble, verify_written};
 pub use path::RelativePath;
 pub use plugin::{
-    Attempt, Format, Formats, JoinMethod, JoinProof, MethodDescription, Opening, Output, OutputDescription,
+    Attempt, Format, Formats, JOIN_METHODS, JoinMethod, JoinProof, MethodDescription, Opening, Output,
+    OutputDescription,
 };
 pub use ssh::SshCertificate;
 pub use store::{STORE_FILES, Stored, load, token_hash};

@@ -4,6 +4,27 @@ use async_trait::async_trait;
 
 use crate::{Failure, Material, OutputPlan, PrivateKey, RenderedFile};
 
+/// Every join method that some version of the cluster knows (surface §B.3). Which of them work here, the catalog decides.
+pub const JOIN_METHODS: [&str; 17] = [
+    "azure",
+    "azure_devops",
+    "bitbucket",
+    "bound_keypair",
+    "circleci",
+    "ec2",
+    "env0",
+    "gcp",
+    "github",
+    "gitlab",
+    "iam",
+    "kubernetes",
+    "oracle",
+    "spacelift",
+    "terraform_cloud",
+    "token",
+    "tpm",
+];
+
 /// Does the cluster open the conversation? (`tbot:join/method.opening`)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Opening {

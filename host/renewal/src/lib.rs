@@ -14,4 +14,4 @@ mod schedule;
 pub use bot::{Bot, Reload};
 pub use bot_identity::{BotSettings, TokenSource};
 pub use hook::Hook;
-pub use output::{OutputJob, OutputSettings};
+pub use output::{OutputJob, OutputSettings, planned_files};

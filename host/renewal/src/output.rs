@@ -51,6 +51,37 @@ struct PlannedFormat {
     files: Vec<String>,
 }
 
+/// Every path that an output would write into `directory`, with those of its formats: what `tbot init` prepares.
+///
+/// # Errors
+/// What the plugins say of the configuration, JSON in `options`.
+pub async fn planned_files(
+    output: &dyn Output,
+    options: &str,
+    directory: Option<&str>,
+    available: &dyn Formats,
+) -> Result<Vec<String>, Failure> {
+    let (plan, formats) = plan(output, options, directory, available).await?;
+    Ok(plan.files.into_iter().chain(formats.into_iter().flat_map(|format| format.files)).collect())
+}
+
+async fn plan(
+    output: &dyn Output,
+    options: &str,
+    directory: Option<&str>,
+    available: &dyn Formats,
+) -> Result<(OutputPlan, Vec<PlannedFormat>), Failure> {
+    let plan = output.plan(options, directory).await?;
+    let mut formats = Vec::new();
+    for wanted in &plan.formats {
+        let format = available.format(&wanted.name).await?;
+        let named = |e: Failure| e.context(format_args!("format `{}`", wanted.name));
+        let files = format.files(&wanted.config, directory).await.map_err(named)?;
+        formats.push(PlannedFormat { format, name: wanted.name.clone(), config: wanted.config.clone(), files });
+    }
+    Ok((plan, formats))
+}
+
 impl OutputJob {
     /// Plans the output and resolves its formats.
     ///
@@ -58,14 +89,7 @@ impl OutputJob {
     /// What the plugins say of the configuration; [`FailureKind::InvalidConfig`] where two files of one name would be written.
     pub async fn new(settings: OutputSettings, available: &dyn Formats) -> Result<Self, Failure> {
         let directory = directory(&*settings.destination);
-        let plan = settings.output.plan(&settings.options, directory.as_deref()).await?;
-        let mut formats = Vec::new();
-        for wanted in &plan.formats {
-            let format = available.format(&wanted.name).await?;
-            let named = |e: Failure| e.context(format_args!("format `{}`", wanted.name));
-            let files = format.files(&wanted.config, directory.as_deref()).await.map_err(named)?;
-            formats.push(PlannedFormat { format, name: wanted.name.clone(), config: wanted.config.clone(), files });
-        }
+        let (plan, formats) = plan(&*settings.output, &settings.options, directory.as_deref(), available).await?;
         let job = Self { settings, plan, formats };
         let mut seen = BTreeSet::new();
         for path in job.files() {

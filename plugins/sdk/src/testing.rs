@@ -199,6 +199,34 @@ pub fn golden_format<P: crate::Format + 'static>(folder: &Path) {
     });
 }
 
+/// Renders an output of what it wrote into `folder` ([`read_destination`]), compares each file with the bytes that lie there under its
+/// name, and gives the paths: what is planned and what is rendered, in this order.
+///
+/// # Panics
+/// Where it differs: it is for tests.
+pub fn output_as_recorded<P: crate::Output + 'static>(
+    folder: &Path,
+    directory: &str,
+    proxy: &str,
+    config: &str,
+) -> Vec<String> {
+    let (material, key) = read_destination(folder, directory, proxy).unwrap();
+    let planned = call::plan::<P>(config, Some(directory)).unwrap().files;
+    let files = call::render::<P>(config, &material).unwrap();
+    assert_eq!(files.iter().map(|file| &file.path).collect::<Vec<_>>(), planned.iter().collect::<Vec<_>>());
+    as_recorded(folder, &files, &key);
+    planned
+}
+
+/// How many files a recorded destination holds; not `.write-test`, which is the host's.
+///
+/// # Panics
+/// Where the folder cannot be read: it is for tests.
+pub fn recorded_files(folder: &Path) -> usize {
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter(|name| !name.to_str().unwrap().starts_with('.')).count()
+}
+
 /// Renders a format, without options, of what an output wrote into `folder` ([`read_destination`]): its files are `paths`, and each
 /// holds the bytes that lie there under its name.
 ///
@@ -207,8 +235,11 @@ pub fn golden_format<P: crate::Format + 'static>(folder: &Path) {
 pub fn format_as_recorded<P: crate::Format + 'static>(folder: &Path, directory: &str, proxy: &str, paths: &[&str]) {
     let (material, key) = read_destination(folder, directory, proxy).unwrap();
     assert_eq!(call::format_files::<P>("{}", Some(directory)).unwrap(), paths);
-    let files = call::format_render::<P>("{}", &material).unwrap();
-    for (path, contents) in written(&files, |_| key.clone()) {
+    as_recorded(folder, &call::format_render::<P>("{}", &material).unwrap(), &key);
+}
+
+fn as_recorded(folder: &Path, files: &[File], key: &str) {
+    for (path, contents) in written(files, |_| key.to_owned()) {
         assert_eq!(contents, std::fs::read_to_string(folder.join(&path)).unwrap(), "{}/{path}", folder.display());
     }
 }

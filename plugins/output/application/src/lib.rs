@@ -62,7 +62,7 @@ mod tests {
 
     use super::*;
     use tbot_sdk::ErrorKind;
-    use tbot_sdk::testing::{call, golden_output, read_destination, written};
+    use tbot_sdk::testing::{call, golden_output, output_as_recorded, recorded_files};
 
     const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -76,21 +76,9 @@ mod tests {
             ("daemon-proxy/files/app", r#"{"app_name": "grafana-example"}"#),
         ] {
             let folder = Path::new(HERE).join("../../../tests/recordings/v15/runs").join(run);
-            let (material, key) = read_destination(&folder, "/opt/machine-id/app", "localhost:3080").unwrap();
-            let files = call::render::<Application>(config, &material).unwrap();
-            let planned = call::plan::<Application>(config, None).unwrap().files;
-            assert_eq!(files.iter().map(|file| &file.path).collect::<Vec<_>>(), planned.iter().collect::<Vec<_>>());
-            assert_eq!(planned.len(), visible(&folder), "{run}");
-            for (path, contents) in written(&files, |_| key.clone()) {
-                assert_eq!(contents, std::fs::read_to_string(folder.join(&path)).unwrap(), "{run}/{path}");
-            }
+            let planned = output_as_recorded::<Application>(&folder, "/opt/machine-id/app", "localhost:3080", config);
+            assert_eq!(planned.len(), recorded_files(&folder), "{run}");
         }
-    }
-
-    /// Not `.write-test`, which is the host's.
-    fn visible(folder: &Path) -> usize {
-        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
-        names.filter(|name| !name.to_str().unwrap().starts_with('.')).count()
     }
 
     #[test]

@@ -90,7 +90,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use tbot_sdk::testing::{call, golden_output, read_destination, sample, written};
+    use tbot_sdk::testing::{call, golden_output, output_as_recorded, recorded_files, sample};
 
     const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -102,21 +102,9 @@ mod tests {
             ("gen-mismatch/files/a", "/opt/machine-id/a"),
         ] {
             let folder = Path::new(HERE).join("../../../tests/recordings/v15/runs").join(run);
-            let (material, key) = read_destination(&folder, directory, "localhost:3080").unwrap();
-            let files = call::render::<Identity>("{}", &material).unwrap();
-            let planned = call::plan::<Identity>("{}", Some(directory)).unwrap().files;
-            assert_eq!(files.iter().map(|file| &file.path).collect::<Vec<_>>(), planned.iter().collect::<Vec<_>>());
-            assert_eq!(planned.len(), visible(&folder), "{run}");
-            for (path, contents) in written(&files, |_| key.clone()) {
-                assert_eq!(contents, std::fs::read_to_string(folder.join(&path)).unwrap(), "{run}/{path}");
-            }
+            let planned = output_as_recorded::<Identity>(&folder, directory, "localhost:3080", "{}");
+            assert_eq!(planned.len(), recorded_files(&folder), "{run}");
         }
-    }
-
-    /// Not `.write-test`, which is the host's.
-    fn visible(folder: &Path) -> usize {
-        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
-        names.filter(|name| !name.to_str().unwrap().starts_with('.')).count()
     }
 
     #[test]
