@@ -1,6 +1,7 @@
 //! The commands of a developer: `cargo xtask <command>`.
 
 mod demo;
+mod dist;
 mod plugins;
 mod test;
 
@@ -16,6 +17,7 @@ cargo xtask <command>
   test      format, lints and every test
   plugins   build the plugins and compile them for the engine
   build     plugins and the release build of tbot
+  dist      the release build, manual pages, completions and examples in one archive
   bench     measure the release build (see tests/bench)
 ";
 
@@ -37,6 +39,10 @@ fn run(command: &str) -> Result<()> {
         "test" => test::test(&root),
         "plugins" => plugins::build(&root, false),
         "build" => build(&root),
+        "dist" => {
+            build(&root)?;
+            dist::dist(&root)
+        }
         "bench" => {
             build(&root)?;
             cargo(&root, &["build", "--quiet", "--release", "--package", "stand-in"])?;

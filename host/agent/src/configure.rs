@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use config::{DestinationFlags, ServiceFlags};
+use config::{DestinationConfig, DestinationFlags, Mistakes, ServiceFlags};
 use tracing::warn;
 
 use crate::flags::{Flags, Start};
+use crate::start::runtime;
 use crate::{migrate, wiring};
 
 #[derive(Args)]
@@ -109,17 +110,26 @@ pub(crate) struct Database {
     database: String,
 }
 
-/// Prints the configuration that the flags mean, or writes it to a file. A `-c` file is not read.
+/// Prints the configuration that the flags mean, or writes it to a file, if `start` would accept it. A `-c` file is not read.
 pub(crate) fn configure(flags: &Flags, configure: &Configure) -> Result<(), String> {
     telemetry::init(flags.log_format.into(), flags.debug);
     let environment = |name: &str| std::env::var(name).ok();
+    let refused = |all: Mistakes| {
+        // Scripts match on the last line, which is the original's; what to do about it stands above.
+        eprintln!("{}", telemetry::redact(&all.to_string()));
+        all.0.last().map(|mistake| mistake.cause().to_owned()).unwrap_or_default()
+    };
     let (yaml, config) =
-        config::configure(&wiring::overrides(flags, &configure.start), &environment).map_err(|all| {
-            // Scripts match on the last line, which is the original's; what to do about it stands above.
-            eprintln!("{}", telemetry::redact(&all.to_string()));
-            all.0.last().map(|mistake| mistake.cause().to_owned()).unwrap_or_default()
-        })?;
-    for warning in &config.warnings {
+        config::configure(&wiring::overrides(flags, &configure.start), &environment).map_err(refused)?;
+    let mut elsewhere = config.clone();
+    for output in &mut elsewhere.outputs {
+        // The file may be for a machine that has users which this one has not.
+        if let DestinationConfig::Directory { readers, .. } = &mut output.destination {
+            readers.clear();
+        }
+    }
+    let parts = runtime()?.block_on(wiring::parts(&elsewhere)).map_err(|all| refused(Mistakes(all)))?;
+    for warning in config.warnings.iter().chain(&parts.warnings) {
         warn!(target: "TBOT", "{warning}");
     }
     migrate::write(&yaml, configure.output.as_deref())

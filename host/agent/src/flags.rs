@@ -20,14 +20,52 @@ pub(crate) struct Flags {
     /// Path of the configuration file
     #[arg(short, long, global = true, value_name = "FILE", env = "TBOT_CONFIG_PATH")]
     pub(crate) config: Option<PathBuf>,
+    /// The configuration file itself, in base64
+    #[arg(long, global = true, hide = true, value_name = "BASE64", env = "TBOT_CONFIG", hide_env_values = true)]
+    pub(crate) config_string: Option<String>,
     /// How log lines look
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
     /// Trust the cluster on first contact without verifying it
     #[arg(long, global = true)]
     pub(crate) insecure: bool,
+    #[command(flatten)]
+    pub(crate) traces: Traces,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// What the original tells its developers, or its updater. Units that name it start here as well (surface §A.2, §A.14).
+#[derive(Args, Default)]
+#[group(skip)]
+pub(crate) struct Traces {
+    #[arg(long, global = true, hide = true)]
+    trace: bool,
+    #[arg(long, global = true, hide = true)]
+    trace_exporter: Option<String>,
+    #[arg(long, global = true, hide = true)]
+    mem_profile: Option<String>,
+    #[arg(long, global = true, hide = true)]
+    cpu_profile: Option<String>,
+    #[arg(long, global = true, hide = true)]
+    trace_profile: Option<String>,
+    #[arg(long, global = true, hide = true)]
+    diag_socket_for_updater: Option<String>,
+}
+
+impl Traces {
+    /// The flags that were given, and do nothing.
+    pub(crate) fn given(&self) -> impl Iterator<Item = &'static str> {
+        let all = [
+            ("--trace", self.trace),
+            ("--trace-exporter", self.trace_exporter.is_some()),
+            ("--mem-profile", self.mem_profile.is_some()),
+            ("--cpu-profile", self.cpu_profile.is_some()),
+            ("--trace-profile", self.trace_profile.is_some()),
+            ("--diag-socket-for-updater", self.diag_socket_for_updater.is_some()),
+        ];
+        all.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -78,9 +116,12 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
+    /// Write the manual pages, one for each command
     #[command(hide = true)]
-    ManPage,
+    ManPages {
+        /// Directory to write to
+        directory: PathBuf,
+    },
     /// Open a local port that leads to an application or a database
     Proxy(Through),
     /// Databases of the cluster: list, connect, configure clients
@@ -253,6 +294,10 @@ impl Flags {
                 let _ = error.print();
                 return ExitCode::SUCCESS;
             }
+            if let Some(name) = unknown(&error).filter(|name| not_yet(name)) {
+                eprintln!("ERROR: `{name}` is not supported yet");
+                return ExitCode::FAILURE;
+            }
             let text = error.to_string();
             eprintln!("ERROR: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
             if let Some(line) = last_line(&error) {
@@ -263,21 +308,43 @@ impl Flags {
     }
 }
 
-/// What the original says last of an argument that it does not know: scripts match on it.
-fn last_line(error: &clap::Error) -> Option<String> {
-    let context =
-        [ContextKind::InvalidArg, ContextKind::InvalidSubcommand].into_iter().find_map(|kind| error.get(kind));
-    let unknown = matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand);
-    match (unknown, context) {
-        (true, Some(ContextValue::String(name))) if name.starts_with("--") => {
-            Some(format!("unknown long flag '{name}'"))
-        }
-        (true, Some(ContextValue::String(name))) if name.starts_with('-') => {
-            Some(format!("unknown short flag '{name}'"))
-        }
-        (true, Some(ContextValue::String(name))) => Some(format!("unexpected {name}")),
+/// The flag or word that nothing here is called.
+fn unknown(error: &clap::Error) -> Option<&str> {
+    let context = [ContextKind::InvalidArg, ContextKind::InvalidSubcommand];
+    let name = context.into_iter().find_map(|kind| error.get(kind));
+    match (error.kind(), name) {
+        (ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand, Some(ContextValue::String(name))) => Some(name),
         _ => None,
     }
+}
+
+/// Commands, services and flags of the original that are missing, not misspelt (surface §A.4, §A.12).
+fn not_yet(name: &str) -> bool {
+    const WORDS: [&str; 10] = [
+        "app-proxy",
+        "k8s/v2",
+        "keypair",
+        "kube",
+        "kubernetes",
+        "kubernetes/v2",
+        "spiffe-inspect",
+        "ssh-multiplexer-proxy-command",
+        "ssh-proxy-command",
+        "tpm",
+    ];
+    const FLAGS: [&str; 5] =
+        ["--fips", "--registration-secret", "--registration-secret-path", "--scoped", "--static-key-path"];
+    WORDS.contains(&name) || FLAGS.contains(&name) || config::SERVICES_NOT_YET.contains(&name)
+}
+
+/// What the original says last of an argument that it does not know: scripts match on it.
+fn last_line(error: &clap::Error) -> Option<String> {
+    let name = unknown(error)?;
+    Some(match name {
+        long if long.starts_with("--") => format!("unknown long flag '{long}'"),
+        short if short.starts_with('-') => format!("unknown short flag '{short}'"),
+        word => format!("unexpected {word}"),
+    })
 }
 
 /// Every switch has a `--no-` form; the last of both wins, as for every flag (surface §A.12).
@@ -349,5 +416,22 @@ mod tests {
     fn an_unknown_flag_is_refused() {
         assert!(Flags::read(["tbot", "start", "--no-such-flag"].map(OsString::from)).is_err());
         assert!(Flags::read(["tbot", "no-such-command"].map(OsString::from)).is_err());
+    }
+
+    #[test]
+    fn what_the_original_has_and_this_build_has_not_is_not_called_unknown() {
+        for (line, wanted) in [
+            ("tbot start kubernetes --destination /x", Some("kubernetes")),
+            ("tbot start workload-identity-jwt", Some("workload-identity-jwt")),
+            ("tbot keypair create", Some("keypair")),
+            ("tbot start --fips", Some("--fips")),
+            ("tbot start --registration-secret=x", Some("--registration-secret")),
+            ("tbot start --such", None),
+        ] {
+            let Err(error) = Flags::try_parse_from(line.split(' ')) else { panic!("accepted: {line}") };
+            assert_eq!(unknown(&error).filter(|name| not_yet(name)), wanted, "{line}");
+        }
+        let flags = read("tbot --trace start --diag-socket-for-updater=/run/x --cpu-profile y");
+        assert_eq!(flags.traces.given().collect::<Vec<_>>(), ["--trace", "--cpu-profile", "--diag-socket-for-updater"]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use catalog::{Grants, Kind, Rights};
 use config::{Config, Mistake, Mistakes, Token, format_duration};
 use identity::{Destination, Target};
 use renewal::OutputJob;
@@ -13,21 +14,31 @@ use crate::wiring::{self, Parts};
 
 /// Reports every mistake of configuration, plugins and destinations; fails on any.
 pub(crate) fn validate(flags: &Flags, report: &Report) -> Result<(), String> {
-    let (warnings, mistakes) = match meaning(flags, report) {
+    let (warnings, plugins, mistakes) = match meaning(flags, report) {
         Ok((config, parts)) => {
             let places = parts.outputs.iter().map(OutputJob::destination).chain([&*parts.store]);
-            (config.warnings, places.filter_map(unusable).collect())
+            let mistakes = places.filter_map(unusable).collect();
+            let plugins = parts.plugins.iter().map(|((kind, name), grants)| plugin(*kind, name, grants)).collect();
+            ([config.warnings, parts.warnings].concat(), plugins, mistakes)
         }
-        Err(Mistakes(mistakes)) => (Vec::new(), mistakes),
+        Err(Mistakes(mistakes)) => (Vec::new(), Vec::new(), mistakes),
     };
     if report.format == LogFormat::Json {
         let list = |all: &[Mistake]| all.iter().map(mistake).collect::<Vec<_>>();
-        let answer = json!({"valid": mistakes.is_empty(), "mistakes": list(&mistakes), "warnings": list(&warnings)});
+        let answer = json!({
+            "valid": mistakes.is_empty(),
+            "mistakes": list(&mistakes),
+            "warnings": list(&warnings),
+            "plugins": plugins,
+        });
         println!("{answer:#}");
     } else {
         warnings.iter().for_each(|warning| eprintln!("WARNING: {warning}"));
         if mistakes.is_empty() {
-            println!("The configuration is valid.");
+            println!("The configuration is valid. What its plugins may touch:");
+            for plugin in &plugins {
+                print!("\n{} {}\n{}", text(&plugin["kind"]), text(&plugin["name"]), indented(plugin));
+            }
         }
     }
     match mistakes.len() {
@@ -59,6 +70,29 @@ fn meaning(flags: &Flags, report: &Report) -> Result<(Config, Parts), Mistakes> 
         runtime().map_err(|message| Mistakes::from(Mistake::elsewhere(config.source.clone(), "", message)))?;
     let parts = runtime.block_on(wiring::parts(&config)).map_err(Mistakes)?;
     Ok((config, parts))
+}
+
+/// What a plugin may touch, with the placeholders of manifest and grants as they are written.
+fn plugin(kind: Kind, name: &str, grants: &Grants) -> Value {
+    let rights = |rights: &Rights| {
+        let mut all = Vec::new();
+        all.extend(rights.environment.iter().map(|name| format!("variable {name}")));
+        all.extend(rights.files.iter().map(|path| format!("file {path}")));
+        all.extend(rights.http.iter().map(|url| format!("request {url}")));
+        all.extend(rights.private_key.map(|_| "the private key".to_owned()));
+        all
+    };
+    let kind = match kind {
+        Kind::Join => "join method",
+        Kind::Output => "output",
+        Kind::Format => "format",
+    };
+    match &grants.operator {
+        None => json!({"kind": kind, "name": name, "may_touch": rights(&grants.asks)}),
+        Some(operator) => {
+            json!({"kind": kind, "name": name, "asks_for": rights(&grants.asks), "granted": rights(operator)})
+        }
+    }
 }
 
 fn bot(config: &Config, parts: &Parts) -> Value {
@@ -133,13 +167,14 @@ fn mistake(mistake: &Mistake) -> Value {
 }
 
 fn indented(fields: &Value) -> String {
-    let lines = fields.as_object().into_iter().flatten().filter(|(key, _)| *key != "name");
+    let lines = fields.as_object().into_iter().flatten().filter(|(key, _)| !["kind", "name"].contains(&key.as_str()));
     lines.map(|(key, value)| format!("  {key:18}{}\n", text(value))).collect()
 }
 
 fn text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
+        Value::Array(none) if none.is_empty() => "nothing".to_owned(),
         Value::Array(all) => all.iter().map(text).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }

@@ -16,6 +16,7 @@ mod tunnels;
 mod wait;
 mod wiring;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
         Command::Wait(ref command) => wait::wait(command),
         Command::CopyBinaries { ref directory } => copy::copy(directory),
         Command::Completion { shell } => completion(shell),
-        Command::ManPage => man_page(),
+        Command::ManPages { ref directory } => man_pages(directory),
         Command::Proxy(ref through) => proxy::proxy(&flags, through),
         Command::Db(ref through) => db::db(&flags, through),
         Command::Version => version(),
@@ -62,6 +63,6 @@ fn completion(shell: clap_complete::Shell) -> Result<(), String> {
     Ok(())
 }
 
-fn man_page() -> Result<(), String> {
-    clap_mangen::Man::new(Flags::command()).render(&mut std::io::stdout()).map_err(|e| e.to_string())
+fn man_pages(directory: &Path) -> Result<(), String> {
+    clap_mangen::generate_to(Flags::command(), directory).map_err(|e| format!("{}: {e}", directory.display()))
 }

@@ -18,6 +18,9 @@ use crate::wiring;
 pub(crate) fn start(flags: &Flags, start: &Start) -> Result<(), String> {
     let config = wiring::configuration(flags, start).map_err(|mistakes| mistakes.to_string())?;
     telemetry::init(flags.log_format.into(), config.debug);
+    for flag in flags.traces.given() {
+        warn!(target: "TBOT", "{flag} has no effect in this build.");
+    }
     let _pid_file = start.pid_file.as_deref().map(PidFile::write).transpose()?;
     runtime()?.block_on(run(config))
 }
@@ -33,15 +36,15 @@ async fn run(config: Config) -> Result<(), String> {
     let signals = Signals::install().map_err(|e| format!("signals cannot be handled: {e}"))?;
     let reload = Reload::new();
     let shutdown = signals.shutdown(reload.clone());
-    for warning in &config.warnings {
-        warn!(target: "TBOT", "{warning}");
-    }
     if std::env::var_os("TELEPORT_ANONYMOUS_TELEMETRY").is_some() {
         info!(target: "TBOT", "TELEPORT_ANONYMOUS_TELEMETRY is recognised; this build reports nothing anywhere.");
     }
     info!(target: "TBOT", "Initializing bot identity.");
     let clock = Arc::new(SystemClock);
     let parts = wiring::parts(&config).await.map_err(|all| Mistakes(all).to_string())?;
+    for warning in config.warnings.iter().chain(&parts.warnings) {
+        warn!(target: "TBOT", "{warning}");
+    }
     if config.oneshot {
         let (bot, _lock) = wiring::bot(config, parts, clock, Arc::new(Unmonitored)).await?;
         return bot.oneshot(shutdown).await.map_err(|all| list(&all));

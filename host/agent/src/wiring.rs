@@ -1,9 +1,12 @@
 //! From the checked configuration to a bot: which room gets which part.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use catalog::{Catalog, ThirdParty};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use catalog::{Catalog, Grants, Kind, ThirdParty};
 use cluster::{Address, AddressKind, ClusterConfig, TeleportCluster};
 use config::{
     Action, Config, DestinationConfig, Mistake, OnChange, OutputConfig, ServerAddress, ServerKind, did_you_mean,
@@ -12,7 +15,6 @@ use identity::{Clock, Destination, Failure, FailureKind, JoinMethod, Monitor};
 use renewal::{Bot, BotSettings, Hook, OutputJob, OutputSettings, TokenSource};
 use rustix::process::Signal;
 use storage::{Acls, Directory, Layout, Memory, Reader, Rules, Symlinks, User};
-use tracing::warn;
 use zeroize::Zeroizing;
 
 use crate::configure::Service;
@@ -25,7 +27,18 @@ pub(crate) type Lock = Box<dyn Send + Sync>;
 /// Reads and checks the configuration, flags and environment on top.
 pub(crate) fn configuration(flags: &Flags, start: &Start) -> Result<Config, config::Mistakes> {
     let environment = |name: &str| std::env::var(name).ok();
-    config::load(flags.config.as_deref(), &overrides(flags, start), &environment)
+    let overrides = overrides(flags, start);
+    let Some(encoded) = &flags.config_string else {
+        return config::load(flags.config.as_deref(), &overrides, &environment);
+    };
+    let name = Path::new("--config-string");
+    let refused = |message: &str| config::Mistakes::from(Mistake::elsewhere(Some(name.to_owned()), "", message));
+    if flags.config.is_some() {
+        return Err(refused("cannot specify both config and config-string: remove one of them, or its variable"));
+    }
+    let text = STANDARD.decode(encoded.trim()).map(Zeroizing::new);
+    let text = text.map_err(|_| refused("not base64: encode the YAML file with `base64 --wrap=0`"))?;
+    config::parse(Some((name, &text)), &overrides, &environment)
 }
 
 /// What the command line lays over the file.
@@ -55,6 +68,10 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Destination>,
     pub(crate) method: Arc<dyn JoinMethod>,
     pub(crate) outputs: Vec<OutputJob>,
+    /// What an operator should know: keys that a plugin does not have.
+    pub(crate) warnings: Vec<Mistake>,
+    /// Every plugin that is used, and what it may touch.
+    pub(crate) plugins: BTreeMap<(Kind, String), Grants>,
     tunnels: Vec<Planned>,
     authority_pem: Option<String>,
 }
@@ -69,10 +86,10 @@ pub(crate) async fn parts(config: &Config) -> Result<Parts, Vec<Mistake>> {
     let store = destination(&config.storage).map_err(|failure| whole(vec![failure]))?;
     let catalog = catalog(config, store.directory()).await.map_err(whole)?;
     let executable = std::env::current_exe().map_err(|e| whole(vec![internal(&e)]))?.to_string_lossy().into_owned();
-    let mut mistakes = Vec::new();
+    let (mut mistakes, mut warnings) = (Vec::new(), Vec::new());
     let mut outputs = Vec::new();
     for output in &config.outputs {
-        match job(output, config, &catalog, &executable).await {
+        match job(output, config, &catalog, &executable, &mut warnings).await {
             Ok(job) => outputs.push(job),
             Err(failure) => mistakes.push(output_mistake(output, failure)),
         }
@@ -81,7 +98,8 @@ pub(crate) async fn parts(config: &Config) -> Result<Parts, Vec<Mistake>> {
     for tunnel in &config.tunnels {
         match tunnels::plan(tunnel, config, &catalog, &executable).await {
             Ok(_) if config.oneshot => {
-                warn!(target: "TBOT", "Service does not support oneshot mode, will not run: {}", tunnel.name);
+                let message = format!("Service does not support oneshot mode, will not run: {}", tunnel.name);
+                warnings.push(tunnel.mistake("type", message));
             }
             Ok((job, planned)) => {
                 outputs.push(job);
@@ -98,12 +116,40 @@ pub(crate) async fn parts(config: &Config) -> Result<Parts, Vec<Mistake>> {
     let method = method.map_err(|failure| mistakes.push(located("join_method", failure)));
     let authority_pem = config.onboarding.ca_path.as_deref().map(authority).transpose();
     let authority_pem = authority_pem.map_err(|failure| mistakes.push(located("ca_path", failure)));
-    match (method, authority_pem) {
-        (Ok(method), Ok(authority_pem)) if mistakes.is_empty() => {
-            Ok(Parts { store, method, outputs, tunnels, authority_pem })
-        }
-        _ => Err(mistakes),
+    let (Ok(method), Ok(authority_pem), true) = (method, authority_pem, mistakes.is_empty()) else {
+        return Err(mistakes);
+    };
+    if let Some(settings) = config.onboarding.method_config.as_object() {
+        let join = &config.onboarding.join_method;
+        let unknown = unknown(settings, &method.description().keys, join).into_iter();
+        let place = |key| format!("{}.{key}", config::method_key(join));
+        warnings.extend(unknown.map(|(key, message)| config.onboarding.mistake(&place(key), message)));
     }
+    let mut plugins = BTreeMap::new();
+    let of_outputs = outputs.iter().flat_map(|job: &OutputJob| {
+        let formats = job.formats().map(|name| (Kind::Format, name));
+        [(Kind::Output, job.settings().kind.as_str())].into_iter().chain(formats)
+    });
+    for (kind, name) in of_outputs.chain([(Kind::Join, config.onboarding.join_method.as_str())]) {
+        let grants = catalog.grants(kind, name).map_err(|failure| whole(vec![failure]))?;
+        plugins.insert((kind, name.to_owned()), grants);
+    }
+    Ok(Parts { store, method, outputs, warnings, plugins, tunnels, authority_pem })
+}
+
+/// The keys that a plugin does not have, and what to say of each.
+fn unknown(
+    settings: &serde_json::Map<String, serde_json::Value>,
+    known: &[String],
+    plugin: &str,
+) -> Vec<(String, String)> {
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    let unknown = settings.keys().filter(|key| !known.contains(&key.as_str()));
+    let told = unknown.map(|key| {
+        let hint = did_you_mean(key, &known).map(|close| format!(": did you mean `{close}`?")).unwrap_or_default();
+        (key.clone(), format!("`{plugin}` has no such key, it is ignored{hint}"))
+    });
+    told.collect()
 }
 
 /// Puts the bot together and takes the lock of its storage.
@@ -113,7 +159,7 @@ pub(crate) async fn bot(
     clock: Arc<dyn Clock>,
     monitor: Arc<dyn Monitor>,
 ) -> Result<(Bot, Lock), String> {
-    let Parts { store, method, outputs, tunnels, authority_pem } = parts;
+    let Parts { store, method, outputs, tunnels, authority_pem, .. } = parts;
     let lock = store.lock().await.map_err(|e| e.to_string())?;
     store.prepare().await.map_err(|e| e.to_string())?;
     let cluster = Arc::new(TeleportCluster::new(ClusterConfig {
@@ -161,13 +207,11 @@ async fn job(
     config: &Config,
     catalog: &Catalog,
     executable: &str,
+    warnings: &mut Vec<Mistake>,
 ) -> Result<OutputJob, Failure> {
-    let plugin = catalog.output(&output.kind).await?;
-    let known: Vec<&str> = plugin.description().keys.iter().map(String::as_str).collect();
-    for key in output.options.keys().filter(|key| !known.contains(&key.as_str())) {
-        let hint = did_you_mean(key, &known).map(|close| format!(": did you mean `{close}`?")).unwrap_or_default();
-        warn!(target: "TBOT", "{}", output.mistake(key, format!("`{}` has no such key, it is ignored{hint}", output.kind)));
-    }
+    let plugin = catalog.output(&output.kind).await.map_err(|e| e.context("type"))?;
+    let unknown = unknown(&output.options, &plugin.description().keys, &output.kind);
+    warnings.extend(unknown.into_iter().map(|(key, message)| output.mistake(&key, message)));
     let settings = OutputSettings {
         name: output.name.clone(),
         kind: output.kind.clone(),
@@ -206,8 +250,13 @@ fn hook(on_change: &OnChange) -> Hook {
     }
 }
 
+/// A mistake at the key that the failure begins with, or at the output as a whole.
 pub(crate) fn output_mistake(output: &OutputConfig, failure: Failure) -> Mistake {
-    // What a plugin says of its configuration begins with the key, where it is about one.
+    if let Some((key, message)) = failure.message.split_once(": ")
+        && (key == "type" || output.options.contains_key(key))
+    {
+        return output.mistake(key, message);
+    }
     let key = output.options.keys().find(|key| failure.message.starts_with(key.as_str()));
     output.mistake(key.map_or("", String::as_str), failure.message)
 }

@@ -144,13 +144,8 @@ impl Catalog {
     }
 
     fn unknown(&self, kind: Kind, name: &str) -> Failure {
-        let what = match kind {
-            Kind::Join => "join method",
-            Kind::Output => "output type",
-            Kind::Format => "format",
-        };
         if reserved(kind).contains(&name) {
-            return Failure::new(FailureKind::Unsupported, format!("{what} `{name}` is not supported yet"));
+            return Failure::new(FailureKind::Unsupported, format!("`{name}` is not supported yet"));
         }
         let available = self.names(kind);
         let close = available.iter().filter(|known| strsim::damerau_levenshtein(known, name) <= 2).min();
@@ -158,7 +153,13 @@ impl Catalog {
             Some(close) => format!("did you mean `{close}`?"),
             None => format!("there are {}, and those that `plugins` names", available.join(", ")),
         };
-        Failure::new(FailureKind::InvalidConfig, format!("unknown {what} `{name}`: {remedy}"))
+        // The original's words, which people search for (surface §B.3, §B.6).
+        let what = match kind {
+            Kind::Join => format!("unrecognized join method: \"{name}\""),
+            Kind::Output => format!("unrecognized output type ({name})"),
+            Kind::Format => format!("unrecognized format ({name})"),
+        };
+        Failure::new(FailureKind::InvalidConfig, format!("{what}: {remedy}"))
     }
 }
 
@@ -207,7 +208,7 @@ mod tests {
         assert!(refused.message.ends_with("did you mean `application`?"), "{refused}");
         assert_eq!(
             catalog.output("kubernetes").await.err().unwrap().message,
-            "output type `kubernetes` is not supported yet"
+            "`kubernetes` is not supported yet"
         );
         assert_eq!(catalog.join_method("tpm").await.err().unwrap().kind, FailureKind::Unsupported);
         assert_eq!(catalog.format("nonsense").await.err().unwrap().kind, FailureKind::InvalidConfig);

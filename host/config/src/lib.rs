@@ -43,10 +43,11 @@ pub use hook::{Action, OnChange, Signal};
 pub use load::{load, parse};
 pub use migrate::{Migrated, Unmigrated, migrate, migrate_file};
 pub use mistake::{Mistake, Mistakes};
-pub use onboarding::{Onboarding, Token};
+pub use onboarding::{Onboarding, Token, method_key};
 pub use output::OutputConfig;
 pub use plugin::{PluginConfig, PluginKind};
 pub use section::did_you_mean;
+pub use service::SERVICES_NOT_YET;
 pub use service_flags::{DestinationFlags, ServiceFlags};
 pub use tunnel::{Listen, TunnelConfig, TunnelKind};
 

@@ -165,8 +165,8 @@ impl fmt::Debug for Onboarding {
     }
 }
 
-/// `terraform_cloud` is the one method whose key has another name.
-pub(crate) fn method_key(method: &str) -> &str {
+/// The key of `onboarding` for a method's own settings: its name, but for `terraform_cloud` (surface §B.3).
+pub fn method_key(method: &str) -> &str {
     if method == "terraform_cloud" { "terraform" } else { method }
 }
 

@@ -15,7 +15,7 @@ const LONGEST_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Names that the original's own inner services have (surface §B.7).
 const RESERVED: [&str; 5] = ["ca-rotation", "crl-cache", "heartbeat", "identity", "spiffe-trust-bundle-cache"];
 /// Services of the original that no plugin can be; which output plugins are missing, the catalog says (surface §B.6, §B.7).
-const NOT_YET: [&str; 10] = [
+pub const SERVICES_NOT_YET: [&str; 10] = [
     "application-proxy",
     "kubernetes/argo-cd",
     "spiffe-svid",
@@ -47,7 +47,7 @@ impl Service {
         let ttl = section.field("credential_ttl").and_then(|field| field.duration(report));
         let renewal_interval = section.field("renewal_interval").and_then(|field| field.duration(report));
         let kind = match section.field("type").map(|field| (field.text(report), field.place)) {
-            Some((Some(kind), place)) if NOT_YET.contains(&kind.as_str()) => {
+            Some((Some(kind), place)) if SERVICES_NOT_YET.contains(&kind.as_str()) => {
                 report.curable(&place, format!("`{kind}` is not supported yet: remove this service"));
                 return None;
             }

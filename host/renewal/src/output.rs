@@ -74,7 +74,7 @@ async fn plan(
     let plan = output.plan(options, directory).await?;
     let mut formats = Vec::new();
     for wanted in &plan.formats {
-        let format = available.format(&wanted.name).await?;
+        let format = available.format(&wanted.name).await.map_err(|e| e.context("format"))?;
         let named = |e: Failure| e.context(format_args!("format `{}`", wanted.name));
         let files = format.files(&wanted.config, directory).await.map_err(named)?;
         formats.push(PlannedFormat { format, name: wanted.name.clone(), config: wanted.config.clone(), files });
@@ -106,6 +106,11 @@ impl OutputJob {
     pub fn files(&self) -> impl Iterator<Item = &str> {
         let more = self.formats.iter().flat_map(|format| &format.files);
         self.plan.files.iter().chain(more).map(String::as_str)
+    }
+
+    /// Names of the format plugins that it uses.
+    pub fn formats(&self) -> impl Iterator<Item = &str> {
+        self.formats.iter().map(|format| format.name.as_str())
     }
 
     /// The unique name.

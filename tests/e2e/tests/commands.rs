@@ -84,6 +84,12 @@ async fn validate_and_plan_tell_everything_and_ask_nobody() {
         assert!(shown.contains(wanted), "{wanted} is not in\n{shown}");
     }
     assert!(!text(&plan).contains(harness::TOKEN));
+    assert!(stdout(&valid).contains("join method token\n  may_touch         nothing\n"), "{}", text(&valid));
+    let encoded = Command::new("base64").arg("--wrap=0").arg(file).output().unwrap();
+    let inline = Command::new(binary()).arg("plan").env_clear().env("TBOT_CONFIG", stdout(&encoded)).output().unwrap();
+    assert_eq!(stdout(&inline), shown);
+    let both = tbot(&["plan", "-c", file, "--config-string", "eA=="]);
+    assert!(text(&both).contains("cannot specify both config and config-string"), "{}", text(&both));
     let json: serde_json::Value =
         serde_json::from_str(&stdout(&tbot(&["plan", "-c", file, "--format", "json"]))).unwrap();
     assert_eq!(json["outputs"][0]["certificate_for"], "application grafana-example");
@@ -95,6 +101,37 @@ async fn validate_and_plan_tell_everything_and_ask_nobody() {
     let json: serde_json::Value = serde_json::from_str(&stdout(&bad)).unwrap();
     assert_eq!((&json["valid"], json["mistakes"].as_array().unwrap().len()), (&false.into(), 2), "{json:#}");
     assert_eq!(json["mistakes"][0]["line"], 9, "{json:#}");
+
+    // What each join method may touch, and what it does not know.
+    let azure = "version: v2\nproxy_server: example.com\nonboarding: {join_method: azure, token: t, azure: {clientid: x}}\nstorage: {type: memory}\n";
+    std::fs::write(file, azure).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_str(&stdout(&tbot(&["validate", "-c", file, "--format", "json"]))).unwrap();
+    assert_eq!((&json["plugins"][0]["kind"], &json["plugins"][0]["name"]), (&"join method".into(), &"azure".into()));
+    let touched = json["plugins"][0]["may_touch"].as_array().unwrap();
+    assert!(touched.contains(&"request http://169.254.169.254/metadata/".into()), "{json:#}");
+    let warning = &json["warnings"][0];
+    assert_eq!((&warning["line"], &warning["key"]), (&3.into(), &"onboarding.azure.clientid".into()), "{json:#}");
+    assert!(warning["message"].as_str().unwrap().contains("did you mean `client_id`"), "{json:#}");
+}
+
+/// Nothing is written that `start` would refuse, also by a plugin.
+#[test]
+fn configure_asks_the_plugins() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tbot.yaml");
+    std::fs::write(&file, "before").unwrap();
+    let format = |format: &str| {
+        let flags = ["--destination=/opt/x", "--service=s", "--username=u", "--database=d", "--join-method=token"];
+        let service = ["configure", "database", "--format", format, "--proxy-server=example.com", "--token=t", "-o"];
+        tbot(&[service.as_slice(), &[file.to_str().unwrap()], &flags].concat())
+    };
+    let refused = format("mongoo");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused).contains("unrecognized format (mongoo): did you mean `mongo`?"), "{}", text(&refused));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "before");
+    assert!(format("mongo").status.success());
+    assert!(std::fs::read_to_string(&file).unwrap().contains("format: mongo"));
 }
 
 // The cluster goes on while this thread waits for a command.
@@ -170,4 +207,11 @@ fn copies_itself_completes_and_explains_itself() {
     }
     let none = tbot(&[]);
     assert!(!none.status.success());
+    let pages = folder.path().to_str().unwrap();
+    let made = tbot(&["man-pages", pages]);
+    assert!(made.status.success(), "{}", text(&made));
+    for page in ["tbot.1", "tbot-start.1", "tbot-start-identity.1", "tbot-install-systemd.1"] {
+        let page = std::fs::read_to_string(folder.path().join(page)).unwrap();
+        assert!(page.contains(".TH ") && !page.contains("plugin\\-compile"), "{page}");
+    }
 }
