@@ -6,7 +6,7 @@ mod harness;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use harness::{World, text};
+use harness::{World, text, until};
 use stand_in::evidence::{
     Allow, AzureCloud, AzureRule, IdTokenRules, ManagedIdentity, MetadataService, TokenIssuer, VirtualMachine,
 };
@@ -39,8 +39,12 @@ impl Azure {
 
     /// The guide's file, in one-shot mode.
     fn configure(&self, client_id: &str) {
+        self.configure_mode("oneshot: true\n", client_id);
+    }
+
+    fn configure_mode(&self, mode: &str, client_id: &str) {
         let text = format!(
-            "version: v2\noneshot: true\n{}\nonboarding:\n  join_method: azure\n  token: example-bot\n  azure:\n    \
+            "version: v2\n{mode}{}\nonboarding:\n  join_method: azure\n  token: example-bot\n  azure:\n    \
              {client_id}metadata_url: {}\nstorage:\n  type: memory\noutputs: []\n",
             self.world.proxy(),
             self.service.url()
@@ -57,6 +61,29 @@ async fn the_guide_works_as_it_stands() {
     let log = azure.world.succeeds().await;
     assert!(log.contains("Successfully registered via proxy server"), "{log}");
     assert!(azure.service.requests().iter().any(|asked| asked.starts_with("/metadata/attested/document?")));
+
+    // The other mode: the command line of the unit, which goes on until it is stopped.
+    azure.configure_mode("", "");
+    let (file, units) = (azure.world.path("tbot.yaml"), azure.world.folder.path());
+    let flags = ["--user", "teleport", "--group", "teleport", "--anonymous-telemetry", "--write"];
+    let mut install = std::process::Command::new(harness::binary());
+    install.args(["install", "systemd"]).args(flags).arg("--config").arg(&file).arg("--systemd-directory").arg(units);
+    let installed = install.env_clear().output().unwrap();
+    assert!(installed.status.success(), "{}", text(&installed));
+    let unit = azure.world.read("tbot.service");
+    assert!(unit.contains("\nUser=teleport\nGroup=teleport\n") && unit.contains("TELEMETRY=1"), "{unit}");
+    assert!(
+        unit.contains(&format!("\nExecStart={} start -c {}\n", harness::binary().display(), file.display())),
+        "{unit}"
+    );
+    let mut daemon = azure.world.daemon();
+    until("it has joined", || daemon.log().contains("Fetched new bot identity")).await;
+    daemon.signal(rustix::process::Signal::HUP);
+    until("it joins again: its identity is not renewable", || daemon.log().matches("Fetched new bot identity").count() == 2).await;
+    assert_eq!(daemon.log().matches("Successfully registered").count(), 2, "{}", daemon.log());
+    assert!(daemon.running());
+    daemon.signal(rustix::process::Signal::TERM);
+    assert_eq!(daemon.ended().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
