@@ -45,6 +45,11 @@ async fn run(config: Config) -> Result<(), String> {
     for warning in config.warnings.iter().chain(&parts.warnings) {
         warn!(target: "TBOT", "{warning}");
     }
+    for ((kind, name), grants) in &parts.plugins {
+        if grants.asks.private_key.is_some() {
+            info!(target: "TBOT", "The {} plugin `{name}` is shown private keys, as `plugins` allows.", kind.name());
+        }
+    }
     if config.oneshot {
         let (bot, _lock) = wiring::bot(config, parts, clock, Arc::new(Unmonitored)).await?;
         return bot.oneshot(shutdown).await.map_err(|all| list(&all));

@@ -126,11 +126,9 @@ pub(crate) async fn parts(config: &Config) -> Result<Parts, Vec<Mistake>> {
         warnings.extend(unknown.map(|(key, message)| config.onboarding.mistake(&place(key), message)));
     }
     let mut plugins = BTreeMap::new();
-    let of_outputs = outputs.iter().flat_map(|job: &OutputJob| {
-        let formats = job.formats().map(|name| (Kind::Format, name));
-        [(Kind::Output, job.settings().kind.as_str())].into_iter().chain(formats)
-    });
-    for (kind, name) in of_outputs.chain([(Kind::Join, config.onboarding.join_method.as_str())]) {
+    for (kind, name) in
+        outputs.iter().flat_map(plugins_of).chain([(Kind::Join, config.onboarding.join_method.as_str())])
+    {
         let grants = catalog.grants(kind, name).map_err(|failure| whole(vec![failure]))?;
         plugins.insert((kind, name.to_owned()), grants);
     }
@@ -224,7 +222,22 @@ async fn job(
         on_change: output.on_change.as_ref().map(hook),
         executable: executable.to_owned(),
     };
-    OutputJob::new(settings, catalog).await
+    let job = OutputJob::new(settings, catalog).await?;
+    for (kind, name) in plugins_of(&job) {
+        if catalog.grants(kind, name)?.withhold_the_key() {
+            let kind = kind.name();
+            let message = format!(
+                "{kind} `{name}` needs the private key itself: if it may see it, add `{{name: {name}, kind: {kind}, grants: {{private_key: reveal}}}}` to `plugins`"
+            );
+            return Err(Failure::new(FailureKind::InvalidConfig, message));
+        }
+    }
+    Ok(job)
+}
+
+/// The plugins that make the files of an output.
+fn plugins_of(job: &OutputJob) -> impl Iterator<Item = (Kind, &str)> {
+    [(Kind::Output, job.settings().kind.as_str())].into_iter().chain(job.formats().map(|name| (Kind::Format, name)))
 }
 
 fn hook(on_change: &OnChange) -> Hook {

@@ -21,8 +21,11 @@ pub use child::compile_child;
 pub use sandbox::{Grants, Kind, Rights};
 pub use third_party::ThirdParty;
 
-/// Kind, name, machine code and manifest of every bundled plugin.
-static BUNDLED: &[(Kind, &str, &[u8], &str)] = include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
+/// Kind, name, machine code and manifest.
+type Bundled = (Kind, &'static str, &'static [u8], &'static str);
+
+/// Every bundled plugin.
+static BUNDLED: &[Bundled] = include!(concat!(env!("OUT_DIR"), "/bundled.rs"));
 
 /// Names that Teleport's own agent knows: what is missing here is missing, not misspelt.
 const KNOWN_OUTPUTS: [&str; 15] = [
@@ -48,6 +51,8 @@ const KNOWN_FORMATS: [&str; 3] = ["tls", "mongo", "cockroach"];
 pub struct Catalog {
     engine: Engine,
     third_party: BTreeMap<(Kind, String), (Vec<u8>, Grants)>,
+    /// What the operator said of bundled plugins.
+    granted: BTreeMap<(Kind, String), Rights>,
     join_methods: Mutex<BTreeMap<String, Arc<dyn JoinMethod>>>,
     outputs: Mutex<BTreeMap<String, Arc<dyn Output>>>,
     formats: Mutex<BTreeMap<String, Arc<dyn Format>>>,
@@ -61,18 +66,25 @@ impl Catalog {
     pub async fn load(third_party: Vec<ThirdParty>, private: Option<&Path>) -> Result<Self, Vec<Failure>> {
         let engine = Engine::new().map_err(|e| vec![e])?;
         let compiler = child::Compiler::own().map_err(|e| vec![e])?;
-        let mut loaded = BTreeMap::new();
+        let (mut loaded, mut granted) = (BTreeMap::new(), BTreeMap::new());
         let mut refused = Vec::new();
         for plugin in third_party {
             let key = (plugin.kind, plugin.name.clone());
             let named = |e: Failure| e.context(format_args!("plugin `{}`", plugin.name));
-            let known = BUNDLED.iter().any(|(kind, name, ..)| (*kind, *name) == (key.0, key.1.as_str()));
-            if known || loaded.contains_key(&key) || reserved(plugin.kind).contains(&key.1.as_str()) {
+            let bundled = bundled(key.0, &key.1);
+            let Some(path) = &plugin.path else {
+                match to_bundled(&plugin, bundled) {
+                    Ok(rights) => drop(granted.insert(key, rights)),
+                    Err(e) => refused.push(named(e)),
+                }
+                continue;
+            };
+            if bundled.is_some() || loaded.contains_key(&key) || reserved(plugin.kind).contains(&key.1.as_str()) {
                 let message = "this name is taken: choose another";
                 refused.push(named(Failure::new(FailureKind::InvalidConfig, message)));
                 continue;
             }
-            match third_party::compiled(&plugin, &engine, &compiler, private).await {
+            match third_party::compiled(&plugin, path, &engine, &compiler, private).await {
                 Ok(compiled) => drop(loaded.insert(key, compiled)),
                 Err(e) => refused.push(named(e)),
             }
@@ -81,7 +93,7 @@ impl Catalog {
             return Err(refused);
         }
         let (join_methods, outputs, formats) = Default::default();
-        Ok(Self { engine, third_party: loaded, join_methods, outputs, formats })
+        Ok(Self { engine, third_party: loaded, granted, join_methods, outputs, formats })
     }
 
     /// The join method of that name.
@@ -119,7 +131,7 @@ impl Catalog {
     }
 
     /// What the plugin of that name may touch beyond computing and logging: what its manifest asks for, and what the operator grants,
-    /// where it is a third party's. Texts are as written; [`sandbox::Rights::filled`] puts values in.
+    /// where it is a third party's or an entry of `plugins` names it. Texts are as written; [`sandbox::Rights::filled`] puts values in.
     ///
     /// # Errors
     /// As [`Catalog::join_method`].
@@ -128,7 +140,8 @@ impl Catalog {
             return Ok(grants.clone());
         }
         let (.., manifest) = bundled(kind, name).ok_or_else(|| self.unknown(kind, name))?;
-        Ok(Grants { asks: manifest::asks(manifest, name)?, operator: None })
+        let operator = self.granted.get(&(kind, name.to_owned())).cloned();
+        Ok(Grants { asks: manifest::asks(manifest, name)?, operator })
     }
 
     /// Code comes from `third_party::compiled` (made by this program, or unchanged in the bot's private directory) or from the program itself.
@@ -136,9 +149,8 @@ impl Catalog {
         if let Some((compiled, grants)) = self.third_party.get(&(kind, name.to_owned())) {
             return Ok(self.engine.load_own_code(name, kind, compiled, grants.clone())?);
         }
-        if let Some((_, _, compiled, manifest)) = bundled(kind, name) {
-            let grants = Grants { asks: manifest::asks(manifest, name)?, operator: None };
-            return Ok(self.engine.load_own_code(name, kind, compiled, grants)?);
+        if let Some((_, _, compiled, _)) = bundled(kind, name) {
+            return Ok(self.engine.load_own_code(name, kind, compiled, self.grants(kind, name)?)?);
         }
         Err(self.unknown(kind, name))
     }
@@ -176,7 +188,17 @@ impl Formats for Catalog {
     }
 }
 
-fn bundled(kind: Kind, name: &str) -> Option<&'static (Kind, &'static str, &'static [u8], &'static str)> {
+/// What an entry without a path grants to the bundled plugin of its name.
+fn to_bundled(entry: &ThirdParty, bundled: Option<&Bundled>) -> Result<Rights, Failure> {
+    let invalid = |message: &str| Failure::new(FailureKind::InvalidConfig, message);
+    let (.., manifest) = bundled.ok_or_else(|| invalid("no plugin of this name comes with tbot: add its `path`"))?;
+    if entry.digest.is_some() {
+        return Err(invalid("it comes with tbot and is what it is: remove `digest`, or add the `path` of your own"));
+    }
+    entry.private_key_of_bundled(&manifest::asks(manifest, &entry.name)?)
+}
+
+fn bundled(kind: Kind, name: &str) -> Option<&'static Bundled> {
     BUNDLED.iter().find(|(of, bundled, ..)| (*of, *bundled) == (kind, name))
 }
 
@@ -206,10 +228,7 @@ mod tests {
         }
         let refused = catalog.output("aplication").await.err().unwrap();
         assert!(refused.message.ends_with("did you mean `application`?"), "{refused}");
-        assert_eq!(
-            catalog.output("kubernetes").await.err().unwrap().message,
-            "`kubernetes` is not supported yet"
-        );
+        assert_eq!(catalog.output("kubernetes").await.err().unwrap().message, "`kubernetes` is not supported yet");
         assert_eq!(catalog.join_method("tpm").await.err().unwrap().kind, FailureKind::Unsupported);
         assert_eq!(catalog.format("nonsense").await.err().unwrap().kind, FailureKind::InvalidConfig);
     }

@@ -20,29 +20,50 @@ pub struct ThirdParty {
     pub name: String,
     /// Its world.
     pub kind: Kind,
-    /// Where the component lies.
-    pub path: PathBuf,
+    /// Where the component lies. `None` for a plugin that comes with the program: then the entry is about its grants only.
+    pub path: Option<PathBuf>,
     /// `sha256:<hex>` of its bytes.
     pub digest: Option<String>,
     /// What the operator lets it do: `environment`, `files` and `http`, lists of texts, and `private_key: reveal` ([`Rights`]).
     pub grants: serde_json::Value,
 }
 
-/// The machine code of a third party's plugin, from the cache or made now.
+impl ThirdParty {
+    /// What the operator lets it do.
+    fn operator(&self) -> Result<Rights, Failure> {
+        let operator: Option<Rights> = serde_json::from_value(self.grants.clone()).map_err(|e| {
+            invalid(format!(
+                "`grants` can hold `environment`, `files` and `http`, lists of texts, and `private_key`: {e}"
+            ))
+        })?;
+        let operator = operator.unwrap_or_default();
+        operator.check().map_err(|e| e.context("`grants`"))?;
+        Ok(operator)
+    }
+
+    /// The same for a plugin that comes with the program, where everything else that it `asks` for is granted already.
+    pub(crate) fn private_key_of_bundled(&self, asks: &Rights) -> Result<Rights, Failure> {
+        let operator = self.operator()?;
+        let key_only = Rights { private_key: operator.private_key, ..Rights::default() };
+        if operator != key_only || asks.private_key.is_none() && operator.private_key.is_some() {
+            return Err(invalid("it has all that it asks for, but for the private key: remove these `grants`".into()));
+        }
+        Ok(Rights { private_key: operator.private_key, ..asks.clone() })
+    }
+}
+
+/// The machine code of a third party's plugin at `path`, from the cache or made now.
 pub(crate) async fn compiled(
     plugin: &ThirdParty,
+    path: &Path,
     engine: &Engine,
     compiler: &Compiler,
     private: Option<&Path>,
 ) -> Result<(Vec<u8>, Grants), Failure> {
-    let invalid = |message: String| Failure::new(FailureKind::InvalidConfig, message);
-    let operator: Option<Rights> = serde_json::from_value(plugin.grants.clone())
-        .map_err(|e| invalid(format!("`grants` can hold `environment`, `files` and `http`, lists of texts: {e}")))?;
-    let operator = operator.unwrap_or_default();
-    operator.check().map_err(|e| e.context("`grants`"))?;
-    let asks = crate::manifest::beside(&plugin.path, &plugin.name)?;
+    let operator = plugin.operator()?;
+    let asks = crate::manifest::beside(path, &plugin.name)?;
     if asks.is_none() && operator != Rights::default() {
-        let manifest = plugin.path.with_extension("toml");
+        let manifest = path.with_extension("toml");
         return Err(invalid(format!(
             "`grants` are only for what the plugin asks for: put its manifest beside it, as {}",
             manifest.display()
@@ -50,19 +71,19 @@ pub(crate) async fn compiled(
     }
     let grants = Grants { asks: asks.unwrap_or_default(), operator: Some(operator) };
     // Read once: what is checked is what is compiled.
-    let wasm = read(&plugin.path).map_err(|e| invalid(format!("{}: {e}", plugin.path.display())))?;
+    let wasm = read(path).map_err(|e| invalid(format!("{}: {e}", path.display())))?;
     let digest = hex(&Sha256::digest(&wasm));
     match plugin.digest.as_deref() {
         None => {
             return Err(invalid(format!(
                 "{} has no `digest`: after you have looked at it, add `digest: sha256:{digest}`",
-                plugin.path.display()
+                path.display()
             )));
         }
         Some(wanted) if !wanted.eq_ignore_ascii_case(&format!("sha256:{digest}")) => {
             return Err(invalid(format!(
                 "{} has the digest `sha256:{digest}`, and the configuration says `{wanted}`: the file is another one than was looked at",
-                plugin.path.display()
+                path.display()
             )));
         }
         Some(_) => {}
@@ -75,6 +96,10 @@ pub(crate) async fn compiled(
     let code = compile(compiler, &wasm, place.folder()).await?;
     place.store(&code)?;
     Ok((code, grants))
+}
+
+fn invalid(message: String) -> Failure {
+    Failure::new(FailureKind::InvalidConfig, message)
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -124,7 +149,7 @@ mod tests {
         }
 
         fn plugin(&self, digest: Option<String>) -> ThirdParty {
-            let path = self.folder.path().join("plugin.wasm");
+            let path = Some(self.folder.path().join("plugin.wasm"));
             ThirdParty { name: "own".into(), kind: Kind::Format, path, digest, grants: serde_json::Value::Null }
         }
 
@@ -134,7 +159,8 @@ mod tests {
 
         async fn compiled(&self, plugin: &ThirdParty) -> Result<(Vec<u8>, Grants), Failure> {
             let compiler = Compiler { program: "/bin/sh".into(), first: self.folder.path().join("compiler").into() };
-            compiled(plugin, &Engine::new().unwrap(), &compiler, Some(&self.private())).await
+            compiled(plugin, plugin.path.as_deref().unwrap(), &Engine::new().unwrap(), &compiler, Some(&self.private()))
+                .await
         }
 
         fn private(&self) -> PathBuf {
@@ -186,7 +212,7 @@ mod tests {
         let path = world.folder.path().join("other.wasm");
         std::fs::write(&path, &other).unwrap();
         let digest = Some(format!("sha256:{}", hex(&Sha256::digest(&other))));
-        let (one, two) = (world.plugin(Some(world.digest())), ThirdParty { path, ..world.plugin(digest) });
+        let (one, two) = (world.plugin(Some(world.digest())), ThirdParty { path: Some(path), ..world.plugin(digest) });
         let (one, two) = tokio::join!(world.compiled(&one), world.compiled(&two));
         assert!(one.unwrap().0 == world.wasm && two.unwrap().0 == other);
     }
@@ -208,6 +234,30 @@ mod tests {
         let refused = Catalog::load(vec![taken, greedy], Some(&world.private())).await.err().unwrap();
         assert!(refused[0].message.contains("plugin `identity`: this name is taken"), "{}", refused[0]);
         assert!(refused[1].message.contains("unknown field `network`"), "{}", refused[1]);
+    }
+
+    #[tokio::test]
+    async fn a_bundled_plugin_is_granted_the_key_and_nothing_else() {
+        let entry = |name: &str, grants: serde_json::Value| ThirdParty {
+            name: name.into(),
+            kind: Kind::Format,
+            path: None,
+            digest: None,
+            grants,
+        };
+        let reveal = serde_json::json!({"private_key": "reveal"});
+        let catalog = Catalog::load(vec![entry("pkcs12", reveal.clone())], None).await.unwrap();
+        assert!(!catalog.grants(Kind::Format, "pkcs12").unwrap().withhold_the_key());
+        assert!(Catalog::load(vec![], None).await.unwrap().grants(Kind::Format, "pkcs12").unwrap().withhold_the_key());
+        for (entry, words) in [
+            (entry("pkcs12", serde_json::json!({"environment": ["HOME"]})), "all that it asks for"),
+            (entry("tls", reveal.clone()), "all that it asks for"),
+            (entry("own", reveal.clone()), "add its `path`"),
+            (ThirdParty { digest: Some("sha256:0".into()), ..entry("pkcs12", reveal) }, "remove `digest`"),
+        ] {
+            let refused = Catalog::load(vec![entry], None).await.err().unwrap();
+            assert!(refused[0].message.contains(words), "{}", refused[0]);
+        }
     }
 
     #[tokio::test]

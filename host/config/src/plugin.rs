@@ -15,15 +15,15 @@ pub enum PluginKind {
     Format,
 }
 
-/// A third-party plugin: an entry of `plugins`, an extension of ours to the original's file.
+/// An entry of `plugins`, an extension of ours to the original's file: a third party's plugin, or grants for one that comes with the program.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PluginConfig {
     /// Under which name outputs, formats or `onboarding.join_method` use it.
     pub name: String,
     /// What it is for.
     pub kind: PluginKind,
-    /// The component; a relative path counts from the working directory.
-    pub path: PathBuf,
+    /// The component; a relative path counts from the working directory. `None` for a plugin that comes with the program.
+    pub path: Option<PathBuf>,
     /// `sha256:` and 64 hex digits, lower case. The catalog loads nothing without it, and tells the real one.
     pub digest: Option<String>,
     /// What the operator grants, as written; an empty map where nothing is.
@@ -52,7 +52,10 @@ impl PluginConfig {
                 None
             }
         });
-        let path = required(&mut section, "path", "the path of its `.wasm` file", report);
+        let path = match section.has("path") {
+            true => Some(PathBuf::from(required(&mut section, "path", "the path of its `.wasm` file", report)?)),
+            false => None,
+        };
         let mut digest = section.field("digest").and_then(|field| field.text(report));
         if let Some(text) = digest.take_if(|text| !crate::is_sha256(text)) {
             let message = format!("`{text}` is no digest: write `sha256:` and 64 hex digits");
@@ -66,7 +69,7 @@ impl PluginConfig {
         }
         section.close(Unknown::Mistake, "", report);
         let digest = digest.map(|text| text.to_ascii_lowercase());
-        Some(Self { name: name?, kind: kind?, path: path?.into(), digest, grants, places })
+        Some(Self { name: name?, kind: kind?, path, digest, grants, places })
     }
 }
 

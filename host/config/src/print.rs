@@ -158,7 +158,10 @@ fn plugin(plugin: &PluginConfig) -> Value {
         PluginKind::Output => "output",
         PluginKind::Format => "format",
     };
-    let mut map = json!({"name": plugin.name, "kind": kind, "path": plugin.path.to_string_lossy()});
+    let mut map = json!({"name": plugin.name, "kind": kind});
+    if let Some(path) = &plugin.path {
+        map["path"] = path.to_string_lossy().into();
+    }
     if let Some(digest) = &plugin.digest {
         map["digest"] = digest.as_str().into();
     }

@@ -72,11 +72,17 @@ impl Rights {
 pub struct Grants {
     /// What the plugin's manifest asks for.
     pub asks: Rights,
-    /// What the operator grants. `None` for a plugin that comes with the program: it gets what it asks for.
+    /// What the operator grants. `None` for a plugin that comes with the program: it gets what it asks for, but never the private key.
     pub operator: Option<Rights>,
 }
 
 impl Grants {
+    /// Does it ask for the private key, and the operator has not granted it?
+    pub fn withhold_the_key(&self) -> bool {
+        let granted = self.operator.as_ref().is_some_and(|rights| rights.private_key.is_some());
+        self.asks.private_key.is_some() && !granted
+    }
+
     /// What holds for a call with this configuration (JSON).
     pub(crate) fn for_call(&self, config: &str) -> Allowed {
         let config = serde_json::from_str(config).unwrap_or(Value::Null);
@@ -120,7 +126,8 @@ impl Allowed {
     }
 
     pub(crate) fn private_key(&self) -> bool {
-        !self.lists.is_empty() && self.lists.iter().all(|list| list.rights.private_key.is_some())
+        // One list is a plugin's own: for the key the operator has to have said something.
+        self.lists.len() > 1 && self.lists.iter().all(|list| list.rights.private_key.is_some())
     }
 
     /// The URL in its normal form, and for each list the entries that cover it: they decide about addresses.
@@ -241,6 +248,25 @@ mod tests {
         assert!(allowed.file("/etc/shadow").is_err());
         assert!(Grants { asks, operator: None }.for_call("{}").environment("A").is_ok());
         assert!(Allowed::default().environment("A").is_err());
+    }
+
+    #[test]
+    fn nobody_gets_the_key_without_the_operators_word() {
+        let (none, key) = (Rights::default(), Rights { private_key: Some(Reveal::Reveal), ..Rights::default() });
+        for (asks, operator, seen, withheld) in [
+            (&key, Some(&key), true, false),
+            (&key, Some(&none), false, true),
+            (&key, None, false, true),
+            (&none, Some(&key), false, false),
+            (&none, None, false, false),
+        ] {
+            let grants = Grants { asks: asks.clone(), operator: operator.cloned() };
+            assert_eq!(
+                (grants.for_call("{}").private_key(), grants.withhold_the_key()),
+                (seen, withheld),
+                "{grants:?}"
+            );
+        }
     }
 
     #[test]

@@ -70,3 +70,20 @@ pub mod http {
         Request { method: method.to_owned(), url: url.into(), headers, body: Vec::new() }
     }
 }
+
+/// The private key of the certificate that is being rendered: for files that need it transformed. Where it can stand as it is, use
+/// [`crate::Piece::PrivateKey`], which needs no grant.
+pub mod private_key {
+    use crate::Error;
+
+    /// PKCS#8, DER.
+    ///
+    /// # Errors
+    /// [`Error::denied`] where manifest and operator do not both say `private_key: reveal`.
+    pub fn pkcs8_der() -> Result<Vec<u8>, Error> {
+        #[cfg(target_arch = "wasm32")]
+        return crate::bindings::output::tbot::host::private_key::pkcs8_der();
+        #[cfg(not(target_arch = "wasm32"))]
+        crate::machine::private_key()
+    }
+}

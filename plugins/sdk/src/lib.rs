@@ -46,6 +46,7 @@ mod base;
 #[allow(unsafe_code, missing_docs, clippy::all)]
 #[doc(hidden)]
 pub mod bindings;
+mod ca_cert_type;
 mod config;
 mod error;
 mod file;
@@ -70,6 +71,7 @@ pub use bindings::output::exports::tbot::output::output::{
 };
 pub use bindings::output::tbot::format::material::{Authority, Cluster, File, KeyEncoding, Material, Piece};
 pub use bindings::output::tbot::types::types::{Error, ErrorKind};
+pub use ca_cert_type::CaCertType;
 pub use config::FormatOption;
 pub use file_name::FileName;
 pub use format::Format;

@@ -6,7 +6,7 @@ use crate::host::http::{Request, Response};
 
 type Server = Box<dyn FnMut(&Request) -> Result<Response, Error>>;
 
-/// The machine that a join plugin believes to run on in a native test: nothing is there but what is put there.
+/// The machine that a plugin believes to run on in a native test: nothing is there but what is put there.
 #[derive(Default)]
 pub struct Machine {
     /// Environment variables.
@@ -15,6 +15,8 @@ pub struct Machine {
     pub files: BTreeMap<String, Vec<u8>>,
     /// Milliseconds since 1970. Waiting moves it on.
     pub milliseconds: u64,
+    /// The private key, PKCS#8 DER, where it is revealed.
+    pub private_key: Option<Vec<u8>>,
     /// All requests so far.
     pub requests: Vec<Request>,
     server: Option<Server>,
@@ -36,6 +38,13 @@ impl Machine {
     #[must_use]
     pub fn file(mut self, path: &str, contents: &str) -> Self {
         self.files.insert(path.to_owned(), contents.into());
+        self
+    }
+
+    /// With this private key revealed.
+    #[must_use]
+    pub fn private_key(mut self, pkcs8_der: Vec<u8>) -> Self {
+        self.private_key = Some(pkcs8_der);
         self
     }
 
@@ -76,6 +85,11 @@ pub(crate) fn file(path: &str) -> Result<Vec<u8>, Error> {
     with(|machine| machine.files.get(path).cloned()).ok_or_else(missing)
 }
 
+pub(crate) fn private_key() -> Result<Vec<u8>, Error> {
+    let refused = || Error::denied("the private key is not revealed: grant `private_key: reveal`");
+    with(|machine| machine.private_key.clone()).ok_or_else(refused)
+}
+
 pub(crate) fn send(request: &Request) -> Result<Response, Error> {
     // Not while the server answers: it may look at the clock.
     let server = with(|machine| {
@@ -89,5 +103,6 @@ pub(crate) fn send(request: &Request) -> Result<Response, Error> {
 }
 
 fn with<T>(look: impl FnOnce(&mut Machine) -> T) -> T {
-    MACHINE.with(|machine| look(machine.borrow_mut().as_mut().expect("a join plugin runs inside `Machine::run`")))
+    MACHINE
+        .with(|machine| look(machine.borrow_mut().as_mut().expect("what asks the machine runs inside `Machine::run`")))
 }

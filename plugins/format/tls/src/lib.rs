@@ -1,36 +1,13 @@
 //! Format `tls`: certificate, key and authorities under the names that TLS servers and clients like.
 
-use tbot_sdk::{Error, File, FileName, Format, KeyEncoding, Material, Piece, text};
+use tbot_sdk::{CaCertType, Error, File, FileName, Format, KeyEncoding, Material, Piece, text};
 
 /// Keys of the format in `tbot.yaml` (surface §B.2).
 #[derive(Default, serde::Deserialize)]
 #[serde(default)]
 struct Config {
     prefix: FileName,
-    ca_cert_type: Authority,
-}
-
-/// Whose authorities `.cas` holds: hosts', because that is what the proxy shows inside a database's TLS.
-#[derive(Default, serde::Deserialize)]
-#[serde(try_from = "String")]
-enum Authority {
-    #[default]
-    Host,
-    User,
-    Database,
-}
-
-impl TryFrom<String> for Authority {
-    type Error = String;
-
-    fn try_from(name: String) -> Result<Self, String> {
-        match name.as_str() {
-            "host" | "" => Ok(Self::Host),
-            "user" => Ok(Self::User),
-            "db" => Ok(Self::Database),
-            _ => Err(format!("invalid CA certificate type: {name:?}: write `host`, `user` or `db`")),
-        }
-    }
+    ca_cert_type: CaCertType,
 }
 
 struct Tls;
@@ -46,15 +23,10 @@ impl Format for Tls {
 
     fn render(config: &Config, material: &Material) -> Result<Vec<File>, Error> {
         let prefix = config.prefix.or("tls");
-        let authorities = match config.ca_cert_type {
-            Authority::Host => &material.host_authorities,
-            Authority::User => &material.user_authorities,
-            Authority::Database => &material.database_authorities,
-        };
         Ok(vec![
             File::new(format!("{prefix}.crt"), material.certificate()?),
             File::of(format!("{prefix}.key"), [Piece::PrivateKey(KeyEncoding::TraditionalPem)]),
-            File::new(format!("{prefix}.cas"), text::certificates(authorities)),
+            File::new(format!("{prefix}.cas"), text::certificates(config.ca_cert_type.of(material))),
         ])
     }
 }
