@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use identity::{Certificates, Clock, Cluster, Failure, FailureKind, Identity, Joining, Session};
 use tracing::{debug, info};
 
-use crate::address::{Address, Route};
+use crate::address::{Address, Route, Way};
 use crate::channel::{API_DOMAIN, auth_protocol, open_channel};
 use crate::error::{RouteError, none_worked};
 use crate::join::{at_auth, at_proxy};
@@ -61,6 +61,9 @@ impl TeleportCluster {
                 Ok(value) => {
                     if !tried.is_empty() {
                         info!(target: "AUTH", "{route} answers as {}, and is used as that from now on.", route.service());
+                    }
+                    if way != Way::Direct && worked.as_ref() != Some(&route) {
+                        info!(target: "AUTH", "{route} is behind a load balancer that ends TLS: connections to it are upgraded from HTTP.");
                     }
                     *self.worked.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(route);
                     return Ok(value);

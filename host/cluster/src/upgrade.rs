@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustls::{AlertDescription, PeerMisbehaved};
 use tokio::sync::Mutex;
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::address::{Route, Way};
 use crate::channel::{Tls, dial, server_name};
@@ -39,9 +39,6 @@ impl Ways {
         };
         let Some(upgrade) = upgrade else { return Way::Direct };
         let way = if upgrade { Way::Upgraded { insecure } } else { Way::Direct };
-        if upgrade {
-            info!(target: "AUTH", "{route} is behind a load balancer that ends TLS: connections to it are upgraded from HTTP.");
-        }
         known.insert(route.to_string(), way);
         way
     }
