@@ -288,7 +288,9 @@ fn files(templates: &[Template], kind: &str, options: &mut Map<String, Value>, r
         }
     }
     // Teleport 12 wrote `known_hosts` and `ssh_config` everywhere; here only an `identity` output does on its own.
-    if kind != "identity" {
+    if kind == "identity" {
+        options.insert("ssh_config".to_owned(), "v12".into());
+    } else {
         formats.push(json!("ssh-client"));
     }
     if !formats.is_empty() {

@@ -50,7 +50,7 @@ fn the_recorded_run_of_the_database_guide() {
         ("database", "b", database("cockroach")),
         ("database", "c", database("tls")),
         ("application", "d", json!({"app_name": "grafana-example", "format": ["ssh-client"]})),
-        ("identity", "e", json!({})),
+        ("identity", "e", json!({"ssh_config": "v12"})),
     ];
     assert_eq!(config.outputs.len(), wanted.len());
     for (output, (kind, directory, wanted)) in config.outputs.iter().zip(wanted) {
@@ -95,7 +95,7 @@ fn every_option_of_every_template_is_kept() {
     assert_eq!((symlinks, acls), (&Symlinks::Secure, &Acls::Off));
     assert_eq!(
         (config.outputs[1].kind.as_str(), options(&config.outputs[1])),
-        ("identity", json!({"cluster": "leaf", "format": ["tls"]}))
+        ("identity", json!({"cluster": "leaf", "ssh_config": "v12", "format": ["tls"]}))
     );
     assert_eq!(config.outputs[1].destination, DestinationConfig::Memory);
     let host = (config.outputs[2].kind.as_str(), options(&config.outputs[2]));

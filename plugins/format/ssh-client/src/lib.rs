@@ -19,9 +19,8 @@ impl Format for SshClient {
 
     fn render(_: &Config, material: &Material) -> Result<Vec<File>, Error> {
         let (host, _) = proxy(material)?;
-        let own: Vec<_> =
-            material.host_authorities.iter().filter(|one| one.cluster == material.cluster.name).cloned().collect();
-        let mut files = vec![File::new("known_hosts", text::known_hosts(Some(host), &own)?)];
+        let known_hosts = text::known_hosts(Some(host), &material.own_host_authorities())?;
+        let mut files = vec![File::new("known_hosts", known_hosts)];
         if let Some(directory) = &material.directory {
             files.push(File::new("ssh_config", ssh_config(directory, material, SshConfigStyle::V12)?));
         }

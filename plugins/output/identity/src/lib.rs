@@ -20,7 +20,7 @@ struct Config {
 impl Config {
     /// Where `ssh_config` is wanted and possible: its lines need absolute paths.
     fn ssh_directory<'a>(&self, directory: Option<&'a str>) -> Option<&'a str> {
-        directory.filter(|_| self.ssh_config == SshConfig::On)
+        directory.filter(|_| self.ssh_config != SshConfig::Off)
     }
 }
 
@@ -31,6 +31,8 @@ enum SshConfig {
     #[default]
     On,
     Off,
+    /// As Teleport 12 wrote it: what a file of the first schema means.
+    V12,
 }
 
 impl TryFrom<serde_json::Value> for SshConfig {
@@ -40,7 +42,8 @@ impl TryFrom<serde_json::Value> for SshConfig {
         match (value.as_bool(), value.as_str()) {
             (Some(true), _) | (_, Some("on" | "")) => Ok(Self::On),
             (Some(false), _) | (_, Some("off")) => Ok(Self::Off),
-            _ => Err("must be `on` or `off`"),
+            (_, Some("v12")) => Ok(Self::V12),
+            _ => Err("must be `on`, `off` or `v12`"),
         }
     }
 }
@@ -74,9 +77,13 @@ impl Output for Identity {
     fn render(config: &Config, material: &Material) -> Result<Vec<File>, Error> {
         let (host, _) = proxy(material)?;
         let mut files = config.names.files(material);
-        files.push(File::new("known_hosts", text::known_hosts(Some(host), &material.host_authorities)?));
+        let (known, style) = match config.ssh_config {
+            SshConfig::V12 => (material.own_host_authorities(), SshConfigStyle::V12),
+            SshConfig::On | SshConfig::Off => (material.host_authorities.clone(), SshConfigStyle::V13),
+        };
+        files.push(File::new("known_hosts", text::known_hosts(Some(host), &known)?));
         if let Some(directory) = config.ssh_directory(material.directory.as_deref()) {
-            files.push(File::new("ssh_config", ssh_config(directory, material, SshConfigStyle::V13)?));
+            files.push(File::new("ssh_config", ssh_config(directory, material, style)?));
         }
         files.push(text::identity_file(config.names.identity_file(), material)?);
         Ok(files)
@@ -105,6 +112,10 @@ mod tests {
             let planned = output_as_recorded::<Identity>(&folder, directory, "localhost:3080", "{}");
             assert_eq!(planned.len(), recorded_files(&folder), "{run}");
         }
+        let folder = Path::new(HERE).join("../../../tests/recordings/v12/runs/seed-database/files/e");
+        let config = r#"{"ssh_config": "v12"}"#;
+        let planned = output_as_recorded::<Identity>(&folder, "/opt/machine-id/e", "localhost:4080", config);
+        assert_eq!(planned.len(), recorded_files(&folder));
     }
 
     #[test]
