@@ -28,6 +28,8 @@ const HEAD_BYTES: u64 = 16 << 10;
 const UPGRADE: &str = "/webapi/connectionupgrade";
 /// Asks for keep-alives, which keep a load balancer from closing what is idle (wire §i.6).
 const KIND: &str = "alpn-ping";
+/// Without keep-alives: all that the first proxies of Teleport 12 know.
+const OLDEST: &str = "alpn";
 
 /// Bytes to `route`, by its way.
 pub(crate) async fn reach(route: &Route) -> io::Result<Box<dyn Stream>> {
@@ -94,7 +96,7 @@ async fn upgraded(route: &Route, tcp: Box<dyn Stream>, insecure: bool) -> io::Re
     aws_lc_rs::rand::fill(&mut random).map_err(|_| io::Error::other("no random numbers"))?;
     let key = BASE64.encode(random);
     let request = format!(
-        "GET {UPGRADE} HTTP/1.1\r\nHost: {route}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: {KIND}\r\n\
+        "GET {UPGRADE} HTTP/1.1\r\nHost: {route}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: {KIND}\r\nUpgrade: {OLDEST}\r\n\
          X-Teleport-Upgrade: {KIND}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {KIND}\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
@@ -117,6 +119,7 @@ async fn upgraded(route: &Route, tcp: Box<dyn Stream>, insecure: bool) -> io::Re
             Ok(websocket::tunnel(stream))
         }
         KIND => Ok(Box::new(PingStream::new(stream))),
+        OLDEST => Ok(Box::new(stream)),
         other => Err(failed(&format!("the proxy chose `{}`", other.escape_default()))),
     }
 }

@@ -23,11 +23,15 @@ const TELEPORT_UPGRADE: &str = "x-teleport-upgrade";
 /// Appended to a WebSocket key before it is hashed (RFC 6455 §1.3).
 const WEBSOCKET_GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Answers with 101 and goes on in the background. 15 knows the older form only, 17 and later only WebSocket.
+/// Answers with 101 and goes on in the background. 12 knows `alpn` only, 15 the older form only, 17 and later only WebSocket.
 pub(crate) fn answer(connection: &Connection, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
     let headers = request.headers();
-    let by_websocket = connection.state.options.release >= Release::V17;
-    let kind = if by_websocket {
+    let release = connection.state.options.release;
+    let by_websocket = release >= Release::V17;
+    let kind = if release == Release::V12 {
+        // A list in one value is no list there, and the copy of the header is not known.
+        headers.get_all("upgrade").into_iter().any(|value| value == "alpn").then_some("alpn")
+    } else if by_websocket {
         choose(listed(headers, "sec-websocket-protocol"))
             .filter(|_| listed(headers, "upgrade").any(|upgrade| upgrade.eq_ignore_ascii_case("websocket")))
     } else {
@@ -35,7 +39,8 @@ pub(crate) fn answer(connection: &Connection, request: Request<Incoming>) -> Res
     };
     let Some(kind) = kind else {
         let types: Vec<_> = listed(headers, "upgrade").chain(listed(headers, TELEPORT_UPGRADE)).collect();
-        return Err(Refusal::NotFound(format!("unsupported upgrade types: {types:?}")));
+        let message = format!("unsupported upgrade types: {types:?}");
+        return Err(if release == Release::V12 { Refusal::BadParameter(message) } else { Refusal::NotFound(message) });
     };
     let builder = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).header(header::CONNECTION, "Upgrade");
     let builder = if by_websocket {
@@ -47,7 +52,8 @@ pub(crate) fn answer(connection: &Connection, request: Request<Incoming>) -> Res
             .header(header::SEC_WEBSOCKET_ACCEPT, STANDARD.encode(accept))
             .header(header::SEC_WEBSOCKET_PROTOCOL, kind)
     } else {
-        builder.header(header::UPGRADE, kind).header(TELEPORT_UPGRADE, kind)
+        let builder = builder.header(header::UPGRADE, kind);
+        if release == Release::V12 { builder } else { builder.header(TELEPORT_UPGRADE, kind) }
     };
     let response = builder.body(Body::empty()).map_err(|error| Refusal::Internal(error.to_string()))?;
 
