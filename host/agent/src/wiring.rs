@@ -237,7 +237,13 @@ async fn job(
 
 /// The plugins that make the files of an output.
 fn plugins_of(job: &OutputJob) -> impl Iterator<Item = (Kind, &str)> {
-    [(Kind::Output, job.settings().kind.as_str())].into_iter().chain(job.formats().map(|name| (Kind::Format, name)))
+    let output = match job.settings().kind.as_str() {
+        // The certificate of a tunnel is made by the plugin of an output.
+        "application-tunnel" => "application",
+        "database-tunnel" => "database",
+        own => own,
+    };
+    [(Kind::Output, output)].into_iter().chain(job.formats().map(|name| (Kind::Format, name)))
 }
 
 fn hook(on_change: &OnChange) -> Hook {
