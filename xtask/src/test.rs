@@ -14,6 +14,7 @@ pub(crate) fn test(root: &Path) -> Result<()> {
         ("openssl", "openssl"),
         ("curl", "curl"),
         ("ssh-keygen", "openssh-client"),
+        ("/usr/sbin/sshd", "openssh-server"),
         ("systemd-analyze", "systemd"),
         ("strace", "strace"),
         ("pg_ctlcluster", "postgresql"),

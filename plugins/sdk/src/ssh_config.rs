@@ -3,9 +3,8 @@
 use crate::text::plain;
 use crate::{Error, Material};
 
-/// What host certificates OpenSSH is to accept, strongest first (surface §C.3).
-const HOST_KEY_ALGORITHMS: &str =
-    "rsa-sha2-512-cert-v01@openssh.com,rsa-sha2-256-cert-v01@openssh.com,ssh-rsa-cert-v01@openssh.com";
+/// What host certificates OpenSSH is to accept of a cluster that signs RSA keys only, strongest first (surface §C.3).
+const HOST_KEY_ALGORITHMS: &str = "    HostKeyAlgorithms rsa-sha2-512-cert-v01@openssh.com,rsa-sha2-256-cert-v01@openssh.com,ssh-rsa-cert-v01@openssh.com\n";
 
 /// As which release of the original wrote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +39,8 @@ pub fn ssh_config(directory: &str, material: &Material, style: SshConfigStyle) -
         SshConfigStyle::V12 => ("    PubkeyAcceptedAlgorithms +ssh-rsa-cert-v01@openssh.com\n", host.to_owned()),
         SshConfigStyle::V13 => ("", format!("{host}:{port}")),
     };
+    // Newer clusters have hosts with other keys, and the line is gone there: such a cluster is known by the keys that it wants of us.
+    let hosts = if material.public_key.starts_with("ssh-rsa ") { HOST_KEY_ALGORITHMS } else { "" };
     let mut text = format!("# Begin generated Teleport configuration for {host} by tbot\n\n");
     for cluster in clusters {
         text.push_str(&format!(
@@ -48,8 +49,7 @@ Host *.{cluster} {host}
     UserKnownHostsFile \"{directory}/known_hosts\"
     IdentityFile \"{directory}/key\"
     CertificateFile \"{directory}/key-cert.pub\"
-{accepted}    HostKeyAlgorithms {HOST_KEY_ALGORITHMS}
-
+{accepted}{hosts}
 # Flags for all {cluster} hosts except the proxy
 Host *.{cluster} !{host}
     Port 3022
@@ -99,6 +99,14 @@ mod tests {
         let spaced = ssh_config("/a b/100%", &sample(), SshConfigStyle::V13).unwrap();
         assert!(spaced.contains("IdentityFile \"/a b/100%%/key\"\n"), "{spaced}");
         assert!(spaced.contains("--destination-dir=\"/a b/100%%\" --proxy"), "{spaced}");
+    }
+
+    #[test]
+    fn a_cluster_with_newer_keys_is_not_held_to_rsa() {
+        let mut material = sample();
+        assert!(ssh_config("/opt", &material, SshConfigStyle::V13).unwrap().contains("HostKeyAlgorithms rsa-sha2-512"));
+        material.public_key = "ecdsa-sha2-nistp256 UFVCTElD".into();
+        assert!(!ssh_config("/opt", &material, SshConfigStyle::V13).unwrap().contains("HostKeyAlgorithms"));
     }
 
     #[test]
