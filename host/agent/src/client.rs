@@ -112,7 +112,7 @@ impl Client<'_> {
 
     fn mongodb(&self, port: &str) -> Vec<String> {
         let url = format!("mongodb://localhost:{port}/{}?directConnection=true", percent(self.database));
-        let tls = self.file_flags(&[("--tlsCertificateKeyFile", "mongo.crt"), ("--tlsCAFile", "mongo.cas")]);
+        let tls = self.file_flags(&[("--tlsCertificateKeyFile", "mongo.crt"), ("--tlsCAFile", HOST_CA)]);
         let tls = if tls.is_empty() { tls } else { [vec!["--tls".into()], tls].concat() };
         [words(&["mongosh", &url]), tls].concat()
     }

@@ -2,63 +2,11 @@
 
 mod harness;
 
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use harness::{APP, World, binary, text, until};
-use rustix::process::{Pid, Signal, kill_process};
-use tempfile::NamedTempFile;
-
-/// A running `tbot proxy`, and what it prints.
-struct Proxy {
-    child: Child,
-    printed: NamedTempFile,
-}
-
-impl Proxy {
-    fn start(world: &World, arguments: &[&str]) -> Self {
-        let printed = NamedTempFile::new().unwrap();
-        let child = world.run(arguments).stdout(printed.reopen().unwrap()).spawn().unwrap();
-        Self { child, printed }
-    }
-
-    /// The first line, without its end; the port is open when it is there.
-    async fn line(&self) -> String {
-        let read = || std::fs::read_to_string(self.printed.path()).unwrap();
-        until("the port is open", || read().contains('\n')).await;
-        read().lines().next().unwrap().to_owned()
-    }
-
-    /// Ends it as systemd does.
-    async fn end(mut self) -> Option<i32> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        until("the proxy ends", || self.child.try_wait().unwrap().is_some()).await;
-        self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl World {
-    /// `tbot` with these words alone.
-    fn run(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary());
-        command.args(arguments).env_clear().env("SSL_CERT_FILE", self.path("web-ca.pem")).stdin(Stdio::null());
-        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command
-    }
-
-    async fn refused(&self, arguments: &[&str]) -> String {
-        let mut command = self.run(arguments);
-        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
-        text(&output)
-    }
-}
+use harness::proxy::Proxy;
+use harness::{APP, World, text, until};
+use rustix::process::Signal;
 
 async fn get(address: &str) -> String {
     let mut command = Command::new("curl");

@@ -1,8 +1,5 @@
 //! A proxy that hands everything on to an echo, and the certificates to get in.
 
-// Each test program uses a part of it.
-#![allow(dead_code)]
-
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -33,8 +30,6 @@ pub enum Service {
     Framed,
     /// Ends the connection at once.
     Closed,
-    /// Hands on to this address, without TLS of its own.
-    Forward(SocketAddr),
     /// Answers HTTP with a redirect to the login page.
     Login,
 }
@@ -45,8 +40,6 @@ pub struct Seen {
     pub protocol: String,
     /// The client certificate's name, empty without one.
     pub user: String,
-    /// Its generation.
-    pub generation: u64,
 }
 
 pub struct Proxy {
@@ -157,11 +150,6 @@ impl Proxy {
         ]
     }
 
-    /// The authority of every certificate, PEM.
-    pub fn authority(&self) -> &str {
-        &self.root
-    }
-
     /// Settings of a tunnel on a free port.
     pub fn settings(&self, target: Target, mode: Mode, files: &Arc<Files>) -> Settings {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -204,18 +192,11 @@ async fn handle(stream: TcpStream, config: ServerConfig, service: Service, seen:
     let protocol = String::from_utf8_lossy(session.alpn_protocol().unwrap_or_default()).into_owned();
     let leaf = session.peer_certificates().and_then(|chain| chain.first());
     let subject = leaf.map(|leaf| identity::TlsCertificate::from_der(leaf.to_vec()).unwrap().subject);
-    let generation = subject.as_ref().map_or(0, identity::Subject::generation);
     let user = subject.map_or_else(String::new, |subject| subject.user);
-    let seen_now = Seen { protocol: protocol.clone(), user, generation };
+    let seen_now = Seen { protocol: protocol.clone(), user };
     match service {
         _ if protocol == "teleport-reversetunnel" => {}
         Service::Closed => {}
-        Service::Forward(address) => {
-            seen.lock().unwrap().push(seen_now);
-            let mut service = TcpStream::connect(address).await.ok()?;
-            service.set_nodelay(true).ok()?;
-            tokio::io::copy_bidirectional(&mut stream, &mut service).await.ok()?;
-        }
         Service::Login => {
             stream.read_u8().await.ok()?;
             seen.lock().unwrap().push(seen_now);
@@ -316,7 +297,7 @@ impl Destination for Files {
 }
 
 /// Waits for anything here; far more than it takes.
-pub const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(30);
 
 /// `work`, which must not take long.
 pub async fn soon<T>(work: impl Future<Output = T>) -> T {
