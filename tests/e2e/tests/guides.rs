@@ -7,8 +7,12 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
+use harness::postgres::{Postgres, output, psql};
 use harness::{APP, TOKEN, World, binary, text, until};
+use rustix::process::{Pid, Signal, kill_process};
+use stand_in::{Options, Release};
 
 /// The users of the guide: who runs the agent, and who reads.
 struct Users {
@@ -24,6 +28,14 @@ impl Users {
             true => Self { teleport: 4242, app: 4343, root: true },
             false => Self { teleport: me.as_raw(), app: me.as_raw(), root: false },
         }
+    }
+
+    /// Behind `tbot init -c FILE`, as the guides have it.
+    fn init_flags(&self, directory: &str) -> [String; 8] {
+        let group = if self.root { self.teleport } else { rustix::process::getegid().as_raw() };
+        let (bot, owner) = (self.teleport.to_string(), format!("{}:{group}", self.teleport));
+        let reader = self.app.to_string();
+        ["--init-dir", directory, "--bot-user", &bot, "--owner", &owner, "--reader-user", &reader].map(str::to_owned)
     }
 
     fn run(&self, user: u32, command: &mut Command) {
@@ -47,7 +59,7 @@ impl Service {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).env_clear().env("TELEPORT_ANONYMOUS_TELEMETRY", "1").current_dir("/");
         command.env("SSL_CERT_FILE", world.path("web-ca.pem")).stdin(Stdio::null());
-        command.stderr(std::fs::File::create(&log).unwrap());
+        command.stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap());
         users.run(users.teleport, &mut command);
         Self { child: command.spawn().unwrap(), log }
     }
@@ -56,9 +68,12 @@ impl Service {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
     async fn stop(mut self) {
-        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM)
-            .unwrap();
+        self.signal(Signal::TERM);
         until("the agent ends", || self.child.try_wait().unwrap().is_some()).await;
         assert_eq!(self.child.wait().unwrap().code(), Some(0), "{}", self.log());
     }
@@ -120,13 +135,9 @@ async fn application_access() {
     };
     config("");
     let (file_text, out_text) = (file.to_str().unwrap(), out.to_str().unwrap());
-    let (bot, owner) = (users.teleport.to_string(), format!("{0}:{0}", users.teleport));
-    let owner = if users.root { owner } else { format!("{bot}:{}", rustix::process::getegid().as_raw()) };
-    let reader = users.app.to_string();
-    let init = || {
-        let flags = ["--init-dir", out_text, "--bot-user", &bot, "--owner", &owner, "--reader-user", &reader];
-        tbot(&[["init", "-c", file_text].as_slice(), &flags].concat())
-    };
+    let bot = users.teleport.to_string();
+    let flags = users.init_flags(out_text);
+    let init = || tbot(&[["init", "-c", file_text].as_slice(), &flags.each_ref().map(String::as_str)].concat());
     let initialized = init();
     assert!(text(&initialized).contains("has been initialized"), "{}", text(&initialized));
     data_directory(&world, &users);
@@ -200,5 +211,115 @@ async fn application_access() {
         assert_eq!(std::fs::read(out.join(name)).unwrap(), std::fs::read(out.join(same)).unwrap(), "{name}");
     }
     assert_eq!(String::from_utf8_lossy(&curl().stdout), "hello from the application\n");
+    service.stop().await;
+}
+
+/// Database access, version 12: two units, and a configuration of the first schema.
+#[tokio::test(flavor = "multi_thread")]
+async fn database_access() {
+    let session_tick = Duration::from_millis(200);
+    let world = World::with(Options { release: Release::V12, session_tick, ..Options::default() }).await;
+    let (users, postgres) = (Users::new(), Postgres::start(&world.control, 20).await);
+    world.control.add_database("example-server", "postgres", &postgres.uri());
+    readable_by_all(world.folder.path());
+    let tbot = installed(&world);
+    let out = world.path("opt/machine-id");
+    std::fs::create_dir(out.parent().unwrap()).unwrap();
+    let file = world.path("tbot.yaml");
+    let config = |template: &str| {
+        let text = format!(
+            "auth_server: \"{}\"\nonboarding:\n  join_method: \"token\"\n  token: \"{TOKEN}\"\n  ca_pins:\n  - \"{}\"\nstorage:\n  directory: {}\ndestinations:\n  - directory: {}\n    database:\n      service: example-server\n      username: alice\n      database: example\n    # If using MongoDB, be sure to include the Mongo-formatted certificates:\n    configs:\n      - {template}\n",
+            world.cluster.auth_addr(),
+            world.cluster.ca_pin().unwrap(),
+            world.path("var/lib/teleport/bot").display(),
+            out.display(),
+        );
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    };
+    config("mongo");
+    let (file_text, out_text) = (file.to_str().unwrap(), out.to_str().unwrap());
+    let flags = users.init_flags(out_text);
+    let init = || tbot(&[["init", "-c", file_text].as_slice(), &flags.each_ref().map(String::as_str)].concat());
+    let initialized = init();
+    assert!(text(&initialized).contains("has been initialized"), "{}", text(&initialized));
+    data_directory(&world, &users);
+
+    // Its units; both are started at once, so the second finds nothing at first.
+    let program = world.path("tbot").display().to_string();
+    let agent = format!("[Service]\nExecStart={program} start -c {file_text}\n");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let through = |more: &str| {
+        format!(
+            "[Service]\nExecStart={program} -c {file_text} proxy --destination-dir={out_text} db{more} --port={port} example-server\n"
+        )
+    };
+    let proxy = Service::start(&world, &users, &through(""), "proxy-journal");
+    let mut service = Service::start(&world, &users, &agent, "journal");
+    let open = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    until("the local port is open", open).await;
+
+    // The application, with the parameters of the example programs.
+    let own = world.path("own");
+    std::fs::create_dir(&own).unwrap();
+    chown(&own, users.root.then_some(users.app), users.root.then_some(users.app)).unwrap();
+    // The example programs take the key as it is. `psql` wants it to be its own alone, and reads an access list as a group's right.
+    let query = async |more: &str, key: &Path| {
+        let mut copy = Command::new("install");
+        copy.args(["-m", "600"]).arg(key).arg(own.join("key"));
+        users.run(users.app, &mut copy);
+        assert!(copy.status().unwrap().success(), "the reader can read {}", key.display());
+        let connection = format!("host=localhost port={port} dbname=example user=alice {more}");
+        let mut psql = psql(&[&connection, "-c", "select 'Successfully connected to PostgreSQL.'"]);
+        psql.current_dir("/").env("HOME", &own);
+        users.run(users.app, &mut psql);
+        output(psql).await
+    };
+    let verified = |authority: &str, certificate: &str| {
+        let [authority, certificate] = [authority, certificate].map(|name| out.join(name).display().to_string());
+        let key = own.join("key").display().to_string();
+        format!("sslmode=verify-full sslrootcert={authority} sslkey={key} sslcert={certificate}")
+    };
+    let connected = |answer: &Output| assert!(text(answer).contains("Successfully connected"), "{}", text(answer));
+    connected(&query(&verified("teleport-host-ca.crt", "tlscert"), &out.join("key")).await);
+    if users.root {
+        let shared = verified("teleport-host-ca.crt", "tlscert").replace("/own/key", "/opt/machine-id/key");
+        let refused = query(&shared, &out.join("key")).await;
+        assert!(text(&refused).contains("has group or world access"), "{}", text(&refused));
+    }
+    // The authority that the guide names is not the one that a cluster's proxy shows (recorded: they differ).
+    let other = query(&verified("teleport-database-ca.crt", "tlscert"), &out.join("key")).await;
+    assert!(text(&other).contains("certificate verify failed"), "{}", text(&other));
+    // `systemctl reload` of both.
+    let before = world.read("opt/machine-id/tlscert");
+    for unit in [&service, &proxy] {
+        unit.signal(Signal::HUP);
+    }
+    until("the certificate is renewed", || world.read("opt/machine-id/tlscert") != before).await;
+    connected(&query(&verified("teleport-host-ca.crt", "tlscert"), &out.join("key")).await);
+    proxy.stop().await;
+
+    // Its table of templates, one after another: `tbot init` again, and a restart.
+    assert!(harness::names(&out).contains(&"mongo.cas".to_owned()));
+    for (template, files, journal) in [
+        ("cockroach", ["cockroach/ca.crt", "cockroach/node.crt", "cockroach/node.key"], "journal-cockroach"),
+        ("tls", ["tls.cas", "tls.crt", "tls.key"], "journal-tls"),
+    ] {
+        service.stop().await;
+        config(template);
+        init();
+        service = Service::start(&world, &users, &agent, journal);
+        until("the output is written again", || service.log().contains("Generated output.")).await;
+        let proxy = Service::start(&world, &users, &through(""), "proxy-journal");
+        until("the local port is open", open).await;
+        let [_, certificate, key] = files;
+        connected(&query(&verified("teleport-host-ca.crt", certificate), &out.join(key)).await);
+        proxy.stop().await;
+    }
+    // The note on `--tunnel`: no certificate is needed.
+    let proxy = Service::start(&world, &users, &through(" --tunnel"), "proxy-journal");
+    until("the local port is open", open).await;
+    connected(&query("", &out.join("key")).await);
+    proxy.stop().await;
     service.stop().await;
 }
