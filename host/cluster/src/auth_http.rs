@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -15,6 +17,7 @@ use crate::address::Route;
 use crate::channel::{API_DOMAIN, auth_protocol, dial, server_name};
 use crate::error::{explain, http};
 use crate::trust::{ClientCertificate, Trust, client_config};
+use crate::wire::teleport::trust::v1::GenerateHostCertRequest;
 
 /// The largest answer that is read: authorities of many leaf clusters, and room.
 const BODY_BYTES: usize = 4 << 20;
@@ -51,25 +54,57 @@ struct Pair {
 
 /// All authorities of a kind.
 pub(crate) async fn authorities(route: &Route, identity: &Identity, kind: &str) -> Result<Vec<Authority>, Failure> {
-    let unavailable = |words: String| Failure::new(FailureKind::Unavailable, words);
     let path = format!("/v2/authorities/{kind}?load_keys=false");
-    let exchange = tokio::time::timeout(TIMEOUT, ask(route, identity, &path));
+    let request = http::Request::get(path).body(Bytes::new());
+    let client = ClientCertificate { der: &identity.tls.der, pkcs8: identity.key.pkcs8_der() };
+    read(&ask(route, identity, client, request).await?).ok_or_else(unreadable)
+}
+
+/// An SSH host certificate, as the line of a file. `client` is who asks, of the cluster of `identity`.
+pub(crate) async fn host_certificate(
+    route: &Route,
+    identity: &Identity,
+    client: ClientCertificate<'_>,
+    wanted: &GenerateHostCertRequest,
+) -> Result<String, Failure> {
+    let nanoseconds = wanted.ttl.map_or(0, |ttl| ttl.seconds.saturating_mul(1_000_000_000));
+    let body = serde_json::json!({
+        "key": BASE64.encode(&wanted.key),
+        "hostname": wanted.host_id,
+        "node_name": wanted.node_name,
+        "principals": wanted.principals,
+        "auth_domain": wanted.cluster_name,
+        "roles": [wanted.role],
+        "ttl": nanoseconds,
+    });
+    let request = http::Request::post("/v2/ca/host/certs").header(http::header::CONTENT_TYPE, "application/json");
+    let answer = ask(route, identity, client, request.body(body.to_string().into())).await?;
+    serde_json::from_slice(&answer).map_err(|_| unreadable())
+}
+
+/// What is answered with status 200.
+async fn ask(
+    route: &Route,
+    identity: &Identity,
+    client: ClientCertificate<'_>,
+    request: http::Result<http::Request<Bytes>>,
+) -> Result<Bytes, Failure> {
+    let unavailable = |words: String| Failure::new(FailureKind::Unavailable, words);
+    let routed = auth_protocol(identity.cluster());
+    let alpn: &[&str] = if route.proxy { &[&routed, "http/1.1"] } else { &["http/1.1"] };
+    let config = client_config(&Trust::Only(identity.tls_authorities.clone()), Some(client), alpn)?;
+    let request = request.map_err(|e| Failure::new(FailureKind::Internal, e.to_string()))?;
+    let exchange = tokio::time::timeout(TIMEOUT, exchange(route, config, request));
     let late = |_| unavailable(format!("{route}: no answer within {} s", TIMEOUT.as_secs()));
     let (status, body) = exchange.await.map_err(late)?.map_err(|e| unavailable(explain(route, &e)))?;
     if status != 200 {
         return Err(http(status, &body));
     }
-    read(&body).ok_or_else(|| Failure::new(FailureKind::Denied, "the cluster's answer cannot be read"))
+    Ok(body)
 }
 
-async fn ask(route: &Route, identity: &Identity, path: &str) -> io::Result<(u16, Bytes)> {
-    let client = ClientCertificate { der: &identity.tls.der, pkcs8: identity.key.pkcs8_der() };
-    let routed = auth_protocol(identity.cluster());
-    let alpn: &[&str] = if route.proxy { &[&routed, "http/1.1"] } else { &["http/1.1"] };
-    let trust = Trust::Only(identity.tls_authorities.clone());
-    let config = client_config(&trust, Some(client), alpn).map_err(io::Error::other)?;
-    let request = http::Request::get(path).body(Bytes::new()).map_err(io::Error::other)?;
-    exchange(route, config, request).await
+fn unreadable() -> Failure {
+    Failure::new(FailureKind::Denied, "the cluster's answer cannot be read")
 }
 
 /// One request to an auth server over a connection of its own: status and bounded body.
@@ -91,8 +126,7 @@ pub(crate) async fn exchange(
 }
 
 fn read(body: &[u8]) -> Option<Vec<Authority>> {
-    use base64::Engine;
-    let text = |pair: Pair| String::from_utf8(base64::engine::general_purpose::STANDARD.decode(pair.cert).ok()?).ok();
+    let text = |pair: Pair| String::from_utf8(BASE64.decode(pair.cert).ok()?).ok();
     let resources: Vec<Resource> = serde_json::from_slice(body).ok()?;
     let authority = |resource: Resource| {
         let mut authority =

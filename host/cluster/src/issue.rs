@@ -11,6 +11,7 @@ use identity::{
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 
+use crate::auth_http;
 use crate::channel::{API_DOMAIN, auth_protocol, open};
 use crate::session::{Caller, certify};
 use crate::sessions::SessionWatch;
@@ -96,7 +97,6 @@ impl Issuer {
 
     /// As the original does it: the roles of the output, not the bot itself, may make host certificates.
     async fn ssh_host(&self, principals: &[String], roles: &[String], order: &Order) -> Result<Issued, Failure> {
-        let asker = self.impersonate(roles, order.ttl).await?;
         let request = GenerateHostCertRequest {
             key: format!("{}\n", order.key.ssh_line()).into_bytes(),
             principals: principals.to_vec(),
@@ -105,17 +105,31 @@ impl Issuer {
             ttl: prost_types::Duration::try_from(order.ttl).ok(),
             ..GenerateHostCertRequest::default()
         };
-        let answer = asker.call(asker.trust().generate_host_cert(request)).await;
-        let answer = answer.map_err(|e| match e.kind {
+        let line = self.host_certificate(roles, order.ttl, request).await.map_err(|e| match e.kind {
             FailureKind::Denied => e.context(format_args!("host certificate with the roles [{}]", roles.join(", "))),
             _ => e,
         })?;
-        let line = String::from_utf8_lossy(&answer.ssh_certificate);
         let certificate = SshCertificate::parse(&line).map_err(|e| unusable(&e))?;
         if certificate.public_key != order.key.ssh_wire() {
             return Err(unusable(&OTHER_KEY));
         }
         Ok(Issued { tls: None, ssh: Some(certificate) })
+    }
+
+    async fn host_certificate(
+        &self,
+        roles: &[String],
+        ttl: Duration,
+        request: GenerateHostCertRequest,
+    ) -> Result<String, Failure> {
+        if Major::parse(&self.info.version).trust_service() {
+            let asker = self.impersonate(roles, ttl).await?;
+            let answer = asker.call(asker.trust().generate_host_cert(request)).await?;
+            return Ok(String::from_utf8_lossy(&answer.ssh_certificate).into_owned());
+        }
+        let (key, certificate) = self.impersonated_certificate(roles, ttl).await?;
+        let client = ClientCertificate { der: &certificate.der, pkcs8: key.pkcs8_der() };
+        auth_http::host_certificate(&self.bot.route, &self.identity, client, &request).await
     }
 
     async fn application(
@@ -201,18 +215,27 @@ impl Issuer {
     }
 
     async fn connect_impersonated(&self, roles: &[String], ttl: Duration) -> Result<Caller, Failure> {
-        let internal = |e: identity::KeyError| Failure::new(FailureKind::Internal, e.to_string());
-        let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).map_err(internal)?;
-        let issued = self.sign(self.request(roles, ttl), key.public_key()).await?;
+        let (key, certificate) = self.impersonated_certificate(roles, ttl).await?;
         let route = self.bot.route.clone();
         let routed = auth_protocol(&self.info.name);
         let alpn: &[&str] = if route.proxy { &[&routed, "h2"] } else { &["h2"] };
-        let client = ClientCertificate { der: &issued.tls.der, pkcs8: key.pkcs8_der() };
+        let client = ClientCertificate { der: &certificate.der, pkcs8: key.pkcs8_der() };
         // The answer holds the user authority only: the host authority is the bot's own (rust-wire §4).
         let tls = client_config(&Trust::Only(self.identity.tls_authorities.clone()), Some(client), alpn)?;
         let opened = open(&route, API_DOMAIN, tls, Some(&client_version(&self.info.version))).await;
         let connection = opened.map_err(|e| e.failure.context("connection as the impersonated roles"))?;
         Ok(Caller { route, connection, in_flight: self.bot.in_flight.clone() })
+    }
+
+    async fn impersonated_certificate(
+        &self,
+        roles: &[String],
+        ttl: Duration,
+    ) -> Result<(PrivateKey, TlsCertificate), Failure> {
+        let internal = |e: identity::KeyError| Failure::new(FailureKind::Internal, e.to_string());
+        let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).map_err(internal)?;
+        let issued = self.sign(self.request(roles, ttl), key.public_key()).await?;
+        Ok((key, issued.tls))
     }
 
     fn request(&self, roles: &[String], ttl: Duration) -> UserCertsRequest {

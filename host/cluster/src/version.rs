@@ -19,7 +19,7 @@ impl Major {
         Self(version.trim_start_matches('v').split('.').next().and_then(|major| major.parse().ok()).unwrap_or(15))
     }
 
-    /// Authorities come over gRPC; before, over HTTP (wire §l; the older way went with 14).
+    /// Authorities and host certificates come over gRPC; before, over HTTP (wire §l; the older way went with 14).
     pub(crate) fn trust_service(self) -> bool {
         self >= Self(14)
     }

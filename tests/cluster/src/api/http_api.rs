@@ -22,7 +22,7 @@ use super::{
 use crate::{
     Release,
     net::{backend, upgrade},
-    wire::types::RegisterUsingTokenRequest,
+    wire::{teleport::trust::v1::GenerateHostCertRequest, types::RegisterUsingTokenRequest},
 };
 
 /// Answers one HTTP request, on either port.
@@ -54,6 +54,9 @@ async fn auth(connection: &Connection, path: &str, request: Request<Incoming>) -
             let found = trust_service::find(connection, kind, !wants_no_keys(&request))?;
             Ok(compact(&found.iter().map(resources::authority_json).collect::<Vec<_>>()))
         }
+        (&Method::POST, "/v2/ca/host/certs") if connection.state.options.release == Release::V12 => {
+            host_certificate(connection, request).await
+        }
         (&Method::GET, "/v2/remoteclusters") => {
             let registry = connection.state.registry();
             let leaves = registry.leaves.keys().map(|name| {
@@ -72,6 +75,35 @@ async fn auth(connection: &Connection, path: &str, request: Request<Incoming>) -
     }
 }
 
+/// What an auth server before 14 is asked for a host certificate; the life is in nanoseconds.
+#[derive(Deserialize)]
+struct HostCertJson {
+    key: String,
+    principals: Vec<String>,
+    auth_domain: String,
+    roles: Vec<String>,
+    ttl: i64,
+}
+
+async fn host_certificate(connection: &Connection, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    let invalid = |error: &dyn std::fmt::Display| Refusal::BadParameter(format!("invalid request: {error}"));
+    let body = request.into_body().collect().await.map_err(|error| invalid(&error))?.to_bytes();
+    let given: HostCertJson = serde_json::from_slice(&body).map_err(|error| invalid(&error))?;
+    let [role] = given.roles.as_slice() else {
+        return Err(Refusal::BadParameter("exactly one system role is required".to_owned()));
+    };
+    let ttl = prost_types::Duration { seconds: given.ttl / 1_000_000_000, nanos: 0 };
+    let wanted = GenerateHostCertRequest {
+        key: STANDARD.decode(given.key).map_err(|error| invalid(&error))?,
+        principals: given.principals,
+        cluster_name: given.auth_domain,
+        role: role.clone(),
+        ttl: Some(ttl),
+        ..GenerateHostCertRequest::default()
+    };
+    Ok(compact(&trust_service::host_certificate(connection, &wanted)?))
+}
+
 /// Private keys are asked for unless a request says otherwise, as the original's handler has it.
 fn wants_no_keys(request: &Request<Incoming>) -> bool {
     request.uri().query().unwrap_or_default().split('&').any(|pair| pair == "load_keys=false")
@@ -82,7 +114,7 @@ async fn proxy(connection: &Connection, path: &str, request: Request<Incoming>) 
     if let Some(caller) = connection.caller.as_ref().filter(|caller| caller.app_name.is_some()) {
         let session = caller.app_session.as_deref().unwrap_or_default();
         return Ok(match sessions::access(&connection.state, &caller.user, session) {
-            Access::Forward(uri) => backend::forward(&uri, request).await,
+            Access::Forward(uri) => backend::forward(&connection.state, &uri, request).await,
             Access::Forbidden => json::text(StatusCode::FORBIDDEN, "Forbidden\n"),
             Access::Nowhere => json::text(StatusCode::NOT_FOUND, "Not Found\n"),
         });

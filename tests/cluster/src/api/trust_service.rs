@@ -51,35 +51,33 @@ impl TrustService for TrustApi {
         &self,
         request: Request<GenerateHostCertRequest>,
     ) -> Result<Response<GenerateHostCertResponse>, Status> {
-        Ok(Response::new(self.host_certificate(&request.into_inner())?))
+        let line = host_certificate(&self.0, &request.into_inner())?;
+        Ok(Response::new(GenerateHostCertResponse { ssh_certificate: line.into_bytes() }))
     }
 }
 
-impl TrustApi {
-    /// An SSH host certificate for principals named in full (wire §h.4).
-    fn host_certificate(&self, request: &GenerateHostCertRequest) -> Result<GenerateHostCertResponse, Refusal> {
-        let bad = |error: anyhow::Error| Refusal::BadParameter(format!("{error:#}"));
-        let state = &self.0.state;
-        let key = PublicKey::from_authorized_line(&request.key).map_err(bad)?;
-        let ttl = request.ttl.and_then(|ttl| std::time::Duration::try_from(ttl).ok()).unwrap_or_default();
-        let authority = state.authority(AuthorityKind::Host, |host| Ok(host.active.clone()))?;
-        let now = SystemTime::now();
-        let template = ssh::Template {
-            kind: ssh::Kind::Host,
-            key: &key,
-            key_id: "",
-            principals: &request.principals,
-            valid_after: now - BACKDATE,
-            valid_before: now + ttl,
-            extensions: vec![
-                ("x-teleport-authority", request.cluster_name.clone()),
-                ("x-teleport-role", request.role.clone()),
-            ],
-        };
-        let signer = authority.ssh.as_ref().ok_or_else(|| Refusal::Internal("no SSH key".to_owned()))?;
-        let line = ssh::sign(template, signer)?.to_line();
-        Ok(GenerateHostCertResponse { ssh_certificate: line.into_bytes() })
-    }
+/// An SSH host certificate for principals named in full, as the line of a file (wire §h.4).
+pub(crate) fn host_certificate(connection: &Connection, request: &GenerateHostCertRequest) -> Result<String, Refusal> {
+    let bad = |error: anyhow::Error| Refusal::BadParameter(format!("{error:#}"));
+    let state = &connection.state;
+    let key = PublicKey::from_authorized_line(&request.key).map_err(bad)?;
+    let ttl = request.ttl.and_then(|ttl| std::time::Duration::try_from(ttl).ok()).unwrap_or_default();
+    let authority = state.authority(AuthorityKind::Host, |host| Ok(host.active.clone()))?;
+    let now = SystemTime::now();
+    let template = ssh::Template {
+        kind: ssh::Kind::Host,
+        key: &key,
+        key_id: "",
+        principals: &request.principals,
+        valid_after: now - BACKDATE,
+        valid_before: now + ttl,
+        extensions: vec![
+            ("x-teleport-authority", request.cluster_name.clone()),
+            ("x-teleport-role", request.role.clone()),
+        ],
+    };
+    let signer = authority.ssh.as_ref().ok_or_else(|| Refusal::Internal("no SSH key".to_owned()))?;
+    Ok(ssh::sign(template, signer)?.to_line())
 }
 
 /// The authorities of a kind, the cluster's own first; private keys are nobody's.

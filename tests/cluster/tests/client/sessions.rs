@@ -58,6 +58,13 @@ async fn every_release_serves_outputs_authorities_and_renewals() {
                     assert!(issued.tls.as_ref().unwrap().subject.attribute("1.4").is_some(), "{release:?}: no session");
                 }
             }
+            let target = Target::SshHost(vec!["a.example.com".into()]);
+            let order = Order { target, roles: vec![], ttl: TTL, key: key.public_key().clone() };
+            let issued = session.issue(&order).await.unwrap_or_else(|e| panic!("{release:?} {door:?}: {e}"));
+            let certificate = issued.ssh.unwrap();
+            assert_eq!(certificate.principals, ["a.example.com"], "{release:?}");
+            let life = certificate.before.0 - SystemClock.now().0;
+            assert!((590..=600).contains(&life), "{release:?}: {life} s");
             session.renew(key.public_key(), TTL).await.unwrap();
             assert_eq!(stand_in.control().generation(bot), 2, "{release:?}");
         }
