@@ -27,6 +27,18 @@ impl SshCertificate {
         Self::read(line).ok_or(CertificateError::Ssh)
     }
 
+    /// Is it valid at `now`?
+    ///
+    /// # Errors
+    /// [`CertificateError::Time`].
+    pub fn verify_time(&self, now: Timestamp) -> Result<(), CertificateError> {
+        let (after, before) = (self.after, self.before);
+        match (after..before).contains(&now) {
+            true => Ok(()),
+            false => Err(CertificateError::Time { after, before, now }),
+        }
+    }
+
     fn read(line: &str) -> Option<Self> {
         let mut words = line.split_ascii_whitespace();
         let kind = words.next()?.strip_suffix("-cert-v01@openssh.com")?;

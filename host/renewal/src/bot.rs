@@ -1,5 +1,6 @@
 //! The whole bot: one task for its identity, one for each output, one for rotations.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +86,7 @@ impl Bot {
             let mut owed = output.owes_hook().await;
             let renewed = async {
                 let key = keys.make(output.key_algorithm(&*session)).await?;
+                output.announce();
                 output.renew(&*session, &key, &*self.settings.clock).await
             }
             .await;
@@ -248,7 +250,12 @@ async fn keep_output(
                     None => keys.make(algorithm).await,
                 };
                 let renewed = match key {
-                    Ok(key) => output.renew(&*session, &key, &*clock).await,
+                    Ok(key) => {
+                        if trouble.attempts == 0 {
+                            output.announce();
+                        }
+                        output.renew(&*session, &key, &*clock).await
+                    }
                     Err(failure) => Err(failure),
                 };
                 owed |= renewed.is_ok();
@@ -322,23 +329,30 @@ async fn watch_rotations(mut sessions: Sessions, reload: Reload) {
     }
 }
 
+/// Most reasons of one trouble that are told: more of them are a network that fails in ever other words.
+const REASONS: usize = 8;
+
 /// One line for each change of state, not for each try.
 #[derive(Default)]
 struct Trouble {
     attempts: u32,
-    message: String,
+    told: BTreeSet<String>,
 }
 
 impl Trouble {
     fn meet(&mut self, what: &str, failure: &Failure) -> u32 {
         self.attempts = self.attempts.saturating_add(1);
-        if self.message == failure.message {
-            debug!(target: "TBOT", attempt = self.attempts, "{what} still fails: {failure}");
-        } else {
+        if self.is_news(&failure.message) {
             error!(target: "TBOT", "{what} cannot be renewed, the last good one stays: {failure}");
-            self.message.clone_from(&failure.message);
+        } else {
+            debug!(target: "TBOT", attempt = self.attempts, "{what} still fails: {failure}");
         }
         self.attempts
+    }
+
+    /// Has it not been told of this trouble yet? Two reasons that take turns are told once each.
+    fn is_news(&mut self, message: &str) -> bool {
+        self.told.len() < REASONS && self.told.insert(message.to_owned())
     }
 
     fn over(&mut self, what: &str) {
@@ -346,5 +360,20 @@ impl Trouble {
             info!(target: "TBOT", attempts = self.attempts, "{what} is renewed again");
         }
         *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_that_take_turns_are_told_once_each() {
+        let mut trouble = Trouble::default();
+        let told = (0..100).filter(|n| trouble.is_news(if n % 2 == 0 { "refused" } else { "timed out" })).count();
+        assert_eq!(told, 2);
+        assert_eq!((0..100).filter(|n| trouble.is_news(&n.to_string())).count(), REASONS - 2);
+        trouble.over("a test");
+        assert!(trouble.is_news("refused"), "a new trouble is news");
     }
 }

@@ -1,6 +1,7 @@
 //! One output: from plan to files that were read back.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -154,6 +155,11 @@ impl OutputJob {
         session.info().suite.output_key(matches!(self.plan.target, Target::Database { .. }))
     }
 
+    /// Says that a renewal begins.
+    pub(crate) fn announce(&self) {
+        info!(target: "TBOT", output = %self.description(), "Generating output.");
+    }
+
     /// Issues, renders, writes and reads back one generation. Returns when its certificate expires.
     pub(crate) async fn renew(
         &self,
@@ -161,8 +167,6 @@ impl OutputJob {
         key: &Arc<PrivateKey>,
         clock: &dyn Clock,
     ) -> Result<Timestamp, Failure> {
-        let description = self.description();
-        info!(target: "TBOT", output = %description, "Generating output.");
         // Nothing is asked of the cluster for a place that cannot take the answer.
         self.prepare().await?;
         let order = Order {
@@ -173,8 +177,7 @@ impl OutputJob {
         };
         let issued = session.issue(&order).await?;
         let authorities = session.authorities().await?;
-        check(&issued, key.public_key(), &authorities, clock.now())?;
-        self.log_target();
+        check(&issued, key.public_key(), &session.info().name, &authorities, clock.now())?;
         let material = Material {
             cluster: session.info().name.clone(),
             proxy: session.info().proxy.clone(),
@@ -188,7 +191,8 @@ impl OutputJob {
         let files = self.render(&material, key).await?;
         self.settings.destination.write(files.clone()).await?;
         self.verify(&files, &material, clock).await?;
-        info!(target: "TBOT", output = %description, "Generated output.");
+        self.log_target();
+        info!(target: "TBOT", output = %self.description(), "Generated output.");
         material.expires().ok_or_else(nothing_issued)
     }
 
@@ -262,19 +266,38 @@ fn directory(destination: &dyn Destination) -> Option<String> {
     destination.directory().map(|path| path.to_string_lossy().into_owned())
 }
 
-/// What the cluster issued is for our key, signed by its authority and valid now. The signature of an SSH certificate is checked by
-/// whoever it is shown to.
-fn check(issued: &Issued, key: &PublicKey, authorities: &Authorities, now: Timestamp) -> Result<(), Failure> {
+/// What the cluster issued is for our key, of this cluster, signed by its authority and valid now; and whom its holder is to trust came with
+/// it. Anything else would be worse than what is in place. The signature of an SSH certificate is checked by whoever it is shown to.
+fn check(
+    issued: &Issued,
+    key: &PublicKey,
+    cluster: &str,
+    authorities: &Authorities,
+    now: Timestamp,
+) -> Result<(), Failure> {
     let for_key = issued.tls.as_ref().is_none_or(|tls| tls.matches(key))
         && issued.ssh.as_ref().is_none_or(|ssh| ssh.public_key == key.ssh_wire());
     if !for_key {
         return Err(Failure::new(FailureKind::Internal, "the cluster certified another key than the one sent"));
     }
-    let Some(tls) = &issued.tls else {
-        return issued.ssh.is_some().then_some(()).ok_or_else(nothing_issued);
-    };
-    verify_chain(tls, &authorities.user_tls(), now)
-        .map_err(|e| Failure::new(FailureKind::Denied, format!("what the cluster issued does not verify: {e}")))
+    let denied =
+        |e: &dyn Display| Failure::new(FailureKind::Denied, format!("what the cluster issued does not verify: {e}"));
+    if let Some(ssh) = &issued.ssh {
+        ssh.verify_time(now).map_err(|e| denied(&e))?;
+    }
+    if let Some(tls) = &issued.tls {
+        if tls.cluster != cluster {
+            return Err(denied(&format_args!("the certificate is of cluster `{}`, not `{cluster}`", tls.cluster)));
+        }
+        verify_chain(tls, &authorities.user_tls(), now).map_err(|e| denied(&e))?;
+    }
+    if issued.tls.is_none() && issued.ssh.is_none() {
+        return Err(nothing_issued());
+    }
+    match authorities.host.iter().any(|one| one.cluster == cluster) {
+        true => Ok(()),
+        false => Err(Failure::new(FailureKind::Denied, "the cluster named no authority of its own hosts")),
+    }
 }
 
 fn nothing_issued() -> Failure {

@@ -1,5 +1,8 @@
 //! A cluster, plugins and destinations that obey the test.
 
+// Each test program uses a part of it.
+#![allow(dead_code)]
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,6 +13,7 @@ use base64::Engine;
 use futures::stream::BoxStream;
 use identity::*;
 use rcgen::{CertificateParams, DnType, IsCa, Issuer, KeyPair, SubjectPublicKeyInfo};
+use renewal::{Bot, BotSettings, OutputJob, OutputSettings};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
@@ -31,6 +35,49 @@ impl Clock for TestClock {
     }
 }
 
+/// Wanted life of every certificate.
+const TTL: Duration = Duration::from_secs(3600);
+/// How often everything is renewed.
+pub const INTERVAL: Duration = Duration::from_secs(1200);
+
+/// A bot with one output for each application and place.
+pub async fn bot(
+    cluster: &Arc<FakeCluster>,
+    clock: &Arc<TestClock>,
+    store: &Arc<FakeDestination>,
+    outputs: &[(String, Arc<FakeDestination>)],
+) -> Bot {
+    let description = MethodDescription { method: "token".into(), opening: Opening::Immediate, keys: vec![] };
+    let settings = BotSettings {
+        cluster: cluster.clone(),
+        method: Arc::new(FakeMethod(description)),
+        method_config: "{}".into(),
+        token: Arc::new(|| Ok(Some(Zeroizing::new("token".into())))),
+        store: store.clone(),
+        ttl: TTL,
+        interval: INTERVAL,
+        clock: clock.clone(),
+        monitor: Arc::new(identity::Unmonitored),
+    };
+    let mut jobs = Vec::new();
+    for (application, place) in outputs {
+        let settings = OutputSettings {
+            name: application.clone(),
+            kind: "application".into(),
+            options: application.clone(),
+            roles: vec![],
+            ttl: TTL,
+            interval: INTERVAL,
+            output: Arc::new(FakeOutput(Default::default())),
+            destination: place.clone(),
+            on_change: None,
+            executable: "/usr/local/bin/tbot".into(),
+        };
+        jobs.push(OutputJob::new(settings, &NoFormats).await.unwrap());
+    }
+    Bot { settings, outputs: jobs }
+}
+
 /// What the test sets and looks at.
 #[derive(Default)]
 pub struct State {
@@ -41,11 +88,27 @@ pub struct State {
     pub connect: Option<Failure>,
     /// By application name.
     pub issue: HashMap<String, Failure>,
+    /// By application name: what is wrong with what is issued.
+    pub worse: HashMap<String, Worse>,
     /// How long a renewal takes.
     pub delay: Duration,
     pub heartbeats: Vec<Heartbeat>,
     pub heartbeat: Option<Failure>,
     generation: u64,
+}
+
+/// A certificate that must not take the place of a good one.
+#[derive(Clone, Copy, Debug)]
+pub enum Worse {
+    Expired,
+    NotYetValid,
+    OtherCluster,
+    OtherAuthority,
+    OtherKey,
+    SshExpired,
+    NoHostAuthority,
+    /// The answer never comes.
+    Never,
 }
 
 pub struct FakeCluster {
@@ -57,12 +120,8 @@ pub struct FakeCluster {
 
 impl FakeCluster {
     pub fn new(clock: Arc<TestClock>) -> Arc<Self> {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::OrganizationName, "test.example.com");
-        let authority = params.self_signed(&key).unwrap().pem();
-        Arc::new(Self { state: Arc::default(), clock, issuer: Arc::new(Issuer::new(params, key)), authority })
+        let (issuer, authority) = authority("test.example.com");
+        Arc::new(Self { state: Arc::default(), clock, issuer: Arc::new(issuer), authority })
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -74,17 +133,29 @@ impl FakeCluster {
     }
 
     fn leaf(&self, key: &PublicKey, ttl: Duration, generation: Option<u64>) -> String {
+        self.leaf_from(-60, key, ttl, generation, &self.issuer)
+    }
+
+    /// Valid from so many seconds after now.
+    fn leaf_from(
+        &self,
+        from: i64,
+        key: &PublicKey,
+        ttl: Duration,
+        generation: Option<u64>,
+        issuer: &Issuer<'_, KeyPair>,
+    ) -> String {
         let mut params = CertificateParams::default();
         let now = time::OffsetDateTime::from_unix_timestamp(self.clock.now().0).unwrap();
-        params.not_before = now - Duration::from_secs(60);
-        params.not_after = now + ttl;
+        params.not_before = now + time::Duration::seconds(from);
+        params.not_after = params.not_before + Duration::from_secs(60) + ttl;
         params.distinguished_name.push(DnType::CommonName, "bot-test");
         if let Some(generation) = generation {
             params.distinguished_name.push(DnType::CustomDnType(vec![1, 3, 9999, 1, 13]), "true");
             params.distinguished_name.push(DnType::CustomDnType(vec![1, 3, 9999, 1, 14]), generation.to_string());
         }
         let key = SubjectPublicKeyInfo::from_der(key.spki_der()).unwrap();
-        params.signed_by(&key, &self.issuer).unwrap().pem()
+        params.signed_by(&key, issuer).unwrap().pem()
     }
 
     fn certificates(&self, key: &PublicKey, ttl: Duration) -> Certificates {
@@ -100,6 +171,15 @@ impl FakeCluster {
             ssh_authorities: vec!["ssh-ed25519 AAAA\n".into()],
         }
     }
+}
+
+fn authority(cluster: &str) -> (Issuer<'static, KeyPair>, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::OrganizationName, cluster);
+    let authority = params.self_signed(&key).unwrap().pem();
+    (Issuer::new(params, key), authority)
 }
 
 fn refuse(failure: Option<&Failure>) -> Result<(), Failure> {
@@ -156,14 +236,34 @@ impl Session for FakeSession {
         let Target::Application(name) = &order.target else { panic!("only applications here") };
         self.cluster.state().log.push(format!("issue {name}"));
         refuse(self.cluster.state().issue.get(name))?;
-        let tls = TlsCertificate::parse(self.cluster.leaf(&order.key, order.ttl, None).as_bytes()).unwrap();
-        Ok(Issued { tls: Some(tls), ssh: None })
+        let worse = self.cluster.state().worse.get(name).copied();
+        let leaf = |from, key: &PublicKey, issuer: &_| self.cluster.leaf_from(from, key, order.ttl, None, issuer);
+        let ours = &self.cluster.issuer;
+        let pem = match worse {
+            Some(Worse::Expired) => leaf(-61 - i64::try_from(order.ttl.as_secs()).unwrap(), &order.key, ours),
+            Some(Worse::NotYetValid) => leaf(60, &order.key, ours),
+            Some(Worse::OtherCluster) => leaf(-60, &order.key, &authority("other.example.com").0),
+            Some(Worse::OtherAuthority) => leaf(-60, &order.key, &authority("test.example.com").0),
+            Some(Worse::OtherKey) => {
+                leaf(-60, PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap().public_key(), ours)
+            }
+            Some(Worse::Never) => std::future::pending().await,
+            Some(Worse::SshExpired | Worse::NoHostAuthority) | None => leaf(-60, &order.key, ours),
+        };
+        let ssh = matches!(worse, Some(Worse::SshExpired)).then(|| {
+            let mut ssh = SshCertificate::parse(&ssh_certificate(&order.key)).unwrap();
+            ssh.before = self.cluster.clock.now();
+            ssh
+        });
+        Ok(Issued { tls: Some(TlsCertificate::parse(pem.as_bytes()).unwrap()), ssh })
     }
 
     async fn authorities(&self) -> Result<Arc<Authorities>, Failure> {
         let tls_certificates = vec![self.cluster.authority.clone()];
         let authority = Authority { cluster: self.info.name.clone(), tls_certificates, ssh_keys: vec![] };
-        Ok(Arc::new(Authorities { user: vec![authority], ..Authorities::default() }))
+        let nobody = self.cluster.state().worse.values().any(|worse| matches!(worse, Worse::NoHostAuthority));
+        let host = if nobody { Vec::new() } else { vec![authority.clone()] };
+        Ok(Arc::new(Authorities { user: vec![authority], host, ..Authorities::default() }))
     }
 
     async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<bool, Failure> {
@@ -181,15 +281,16 @@ impl Session for FakeSession {
 pub struct FakeDestination {
     pub files: Mutex<HashMap<String, Vec<u8>>>,
     pub refuse: Mutex<Option<Failure>>,
-    pub writes: Mutex<usize>,
+    /// When something was written.
+    pub written: Mutex<Vec<Instant>>,
     name: String,
     state: Arc<Mutex<State>>,
 }
 
 impl FakeDestination {
     pub fn new(name: &str, cluster: &FakeCluster) -> Arc<Self> {
-        let (files, refuse, writes) = Default::default();
-        Arc::new(Self { files, refuse, writes, name: name.into(), state: cluster.state.clone() })
+        let (files, refuse, written) = Default::default();
+        Arc::new(Self { files, refuse, written, name: name.into(), state: cluster.state.clone() })
     }
 
     pub fn text(&self, name: &str) -> String {
@@ -197,7 +298,7 @@ impl FakeDestination {
     }
 
     pub fn writes(&self) -> usize {
-        *self.writes.lock().unwrap()
+        self.written.lock().unwrap().len()
     }
 }
 
@@ -222,7 +323,7 @@ impl Destination for FakeDestination {
     async fn write(&self, files: Vec<OutputFile>) -> Result<(), Failure> {
         refuse(self.refuse.lock().unwrap().as_ref())?;
         self.state.lock().unwrap().log.push(format!("write {}", self.name));
-        *self.writes.lock().unwrap() += 1;
+        self.written.lock().unwrap().push(Instant::now());
         for file in files {
             self.files.lock().unwrap().insert(file.path.to_string(), file.contents.to_vec());
         }
@@ -252,7 +353,11 @@ impl Output for FakeOutput {
         assert_ne!(config, "panics", "this plugin adapter has a defect");
         let file = |path: &str, piece| RenderedFile { path: path.into(), pieces: vec![piece] };
         let certificate = Piece::Bytes(material.tls.as_ref().unwrap().pem.clone().into_bytes());
-        Ok(vec![file("tlscert", certificate), file("key", Piece::PrivateKey(KeyEncoding::TraditionalPem))])
+        let mut files = vec![file("tlscert", certificate), file("key", Piece::PrivateKey(KeyEncoding::TraditionalPem))];
+        if config == "misses a file" {
+            files.pop();
+        }
+        Ok(files)
     }
 }
 
