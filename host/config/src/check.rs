@@ -135,31 +135,40 @@ fn lifetimes(draft: &Draft, report: &mut Report) -> (Duration, Duration) {
     (ttl, interval)
 }
 
-/// Two sets in one place overwrite each other. Compared as written, as the original does; memory is each its own.
+/// Two sets in one place overwrite each other: warned of, as the original does. In generations each would remove the other's names:
+/// refused. Compared as written; memory is each its own.
 fn check_destinations(draft: &Draft, storage: Option<&(Place, DestinationConfig)>, report: &mut Report) {
     let default = DestinationConfig::default_storage();
-    let path = |destination: &DestinationConfig| match destination {
-        DestinationConfig::Directory { path, .. } => Some(path.clone()),
+    let place = |destination: &DestinationConfig| match destination {
+        DestinationConfig::Directory { path, layout, .. } => Some((path.clone(), *layout == Layout::Generations)),
         DestinationConfig::Memory => None,
     };
     if let Some((place, DestinationConfig::Directory { layout: Layout::Generations, .. })) = storage {
         report.mistake(place, "`layout: generations` is for outputs: the bot's own storage is `plain`, remove it");
     }
     let storage = storage.map(|(_, storage)| storage);
-    let mut seen: Vec<(PathBuf, String)> = Vec::new();
-    seen.extend(path(storage.unwrap_or(&default)).map(|path| (path, "the bot's own `storage`".to_owned())));
+    let mut seen: Vec<(PathBuf, bool, String)> = Vec::new();
+    let own = "the bot's own `storage`".to_owned();
+    seen.extend(place(storage.unwrap_or(&default)).map(|(path, generations)| (path, generations, own)));
     for output in &draft.outputs {
-        let Some(path) = path(&output.destination) else { continue };
-        match seen.iter().find(|(other, _)| *other == path) {
-            Some((_, owner)) => {
-                let message = format!(
-                    "Identical destinations used within config: `{}` is the directory of {owner}, too: choose another, or \
-                     one overwrites the other",
-                    path.display()
-                );
-                report.warnings.push(output.mistake("destination", message));
+        let Some((path, generations)) = place(&output.destination) else { continue };
+        match seen.iter().find(|(other, ..)| *other == path) {
+            Some((_, others, owner)) => {
+                let told = "Identical destinations used within config";
+                let path = path.display();
+                if generations || *others {
+                    let message = format!(
+                        "{told}: `{path}` is the directory of {owner}, too, and `layout: generations` needs one of its own: choose another"
+                    );
+                    report.mistakes.push(output.mistake("destination", message));
+                } else {
+                    let message = format!(
+                        "{told}: `{path}` is the directory of {owner}, too: choose another, or one overwrites the other"
+                    );
+                    report.warnings.push(output.mistake("destination", message));
+                }
             }
-            None => seen.push((path, format!("output `{}`", output.name))),
+            None => seen.push((path, generations, format!("output `{}`", output.name))),
         }
     }
 }

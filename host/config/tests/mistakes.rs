@@ -268,6 +268,21 @@ fn equal_destinations_are_warned_of() {
 }
 
 #[test]
+fn generations_have_their_directory_to_themselves() {
+    let output = |path: &str, layout: &str| {
+        format!("{{type: a, destination: {{type: directory, path: {path}, layout: {layout}}}}}")
+    };
+    for (one, two) in [("generations", "generations"), ("plain", "generations"), ("generations", "plain")] {
+        let text = format!("{GOOD}outputs: [{}, {}]\n", output("/d", one), output("/d/", two));
+        let refused = refused(&text);
+        assert!(refused.contains("outputs[1].destination: Identical destinations"), "{one}, {two}: {refused}");
+        assert!(refused.contains("needs one of its own"), "{one}, {two}: {refused}");
+    }
+    let storage = format!("{GOOD}outputs: [{}]\n", output("/var/lib/teleport/bot", "generations"));
+    assert!(refused(&storage).contains("of the bot's own `storage`, too"));
+}
+
+#[test]
 fn what_is_no_configuration_is_refused() {
     for (text, wanted) in [
         (&b""[..], "EOF"),
