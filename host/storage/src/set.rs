@@ -140,6 +140,12 @@ impl Set<'_> {
         }
         file::rewrite(&new, contents)?;
         sync(folder)?;
+        // By its name, as a reader would, and before it takes anybody's place.
+        if **file::contents(file::open_read(folder, name)?)? != *contents {
+            return Err(io::Error::other(
+                "it does not hold what was written: the disk fails, or somebody else writes here",
+            ));
+        }
         old.map_or(Ok(true), |old| old.owns(&new))
     }
 

@@ -141,6 +141,19 @@ fn kill_9_at_every_call_leaves_a_whole_set_in_generations() {
     kill_at_every_call(Layout::Generations);
 }
 
+/// A disk that says it has written and has not: found out while the old set is still in place.
+#[test]
+fn what_does_not_read_back_as_written_is_not_switched_to() {
+    for layout in [Layout::Plain, Layout::Generations] {
+        // The call does nothing and says that it wrote the three bytes of `new`.
+        let lies = at_every(layout, "pwrite64", "retval=3", &|output| {
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success() && text.contains("does not hold what was written"), "{text}");
+        });
+        assert_eq!(lies as usize, FILES.len(), "{layout:?}");
+    }
+}
+
 fn fail_at_every_call(layout: Layout) {
     // Each call gets one of the errors that matter for it, so that the test ends on a slow machine, too.
     let mut errors = 0;

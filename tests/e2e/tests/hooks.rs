@@ -1,0 +1,34 @@
+//! `on_change` of the whole program, also where it is killed in between.
+
+mod harness;
+
+use harness::{APP, World, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_runs_for_each_generation_and_again_where_the_agent_was_killed_in_it() {
+    let world = World::new().await;
+    let here = world.folder.path().display().to_string();
+    // The first time it takes the agent along, as a power cut would.
+    let script = format!(
+        "cp \"$TBOT_DESTINATION/tlscert\" {here}/seen; echo \"$TBOT_OUTPUT\" >> {here}/runs; \
+         test -e {here}/killed || {{ touch {here}/killed; kill -9 $PPID; }}"
+    );
+    let output = format!(
+        "- type: application\n  app_name: {APP}\n  destination: {{type: directory, path: {here}/out}}\n  \
+         on_change: {{command: [/bin/sh, -c, {script:?}], timeout: 30s}}\n"
+    );
+    world.configure(&world.auth(), &world.pin(), &output);
+    let mut daemon = world.daemon();
+    until("the hook has killed the agent", || !daemon.running()).await;
+    let runs = || world.read("runs").lines().count();
+    assert_eq!((runs(), world.read("seen")), (1, world.read("out/tlscert")), "{}", daemon.log());
+    // Nothing can be renewed, and the hook is owed all the same: nobody knows how far it came.
+    world.control.deny_output(APP);
+    world.fails().await;
+    assert_eq!((runs(), world.read("seen")), (2, world.read("out/tlscert")));
+    world.control.allow_output(APP);
+    let log = world.succeeds().await;
+    assert!(log.contains("Ran the output's on_change hook."), "{log}");
+    assert_eq!((runs(), world.read("seen")), (3, world.read("out/tlscert")));
+    assert!(world.read("runs").lines().all(|name| name == "application-1"));
+}
