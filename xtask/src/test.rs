@@ -18,6 +18,10 @@ pub(crate) fn test(root: &Path) -> Result<()> {
         ("systemd-analyze", "systemd"),
         ("strace", "strace"),
         ("pg_ctlcluster", "postgresql"),
+        ("/usr/sbin/mariadbd", "mariadb-server-core"),
+        ("mysql", "mariadb-client-core"),
+        ("redis-server", "redis-server"),
+        ("redis-cli", "redis-tools"),
     ])?;
     plugins::build(root, false)?;
     let mut counts = Counts::default();

@@ -1,8 +1,7 @@
 //! A stand-in Teleport cluster for tests: real TLS, real certificates, the wire of a real cluster, and faults on demand.
 //!
 //! It must satisfy the original agent as well as ours, so it follows recordings of a real cluster (`tests/recordings`) and
-//! the wire specification, never our client. Left out: a second key exchange in the SSH tunnel, and databases that ask for
-//! TLS in the middle of their protocol other than PostgreSQL (MySQL).
+//! the wire specification, never our client. Left out: a second key exchange in the SSH tunnel.
 
 mod api;
 mod control;

@@ -6,8 +6,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use harness::postgres::{Postgres, output, programs, psql};
+use harness::postgres::{Postgres, programs, psql};
 use harness::proxy::Proxy;
+use harness::server::output;
 use harness::{World, text, until};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

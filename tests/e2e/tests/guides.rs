@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use harness::postgres::{Postgres, output, psql};
+use harness::postgres::{Postgres, psql};
+use harness::server::output;
 use harness::{APP, TOKEN, World, binary, text, until};
 use rustix::process::{Pid, Signal, kill_process};
 use stand_in::{Options, Release};

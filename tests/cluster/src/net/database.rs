@@ -1,7 +1,7 @@
 //! The database path (wire §i.2): from a protocol name and a certificate to the database behind it, with mutual TLS.
 //!
-//! PostgreSQL is understood as far as an agent must (`postgres`); every other protocol is passed on as it is, so it reaches
-//! only databases that begin with TLS, as MongoDB and Redis do. MySQL asks for TLS in the middle: it is not served.
+//! PostgreSQL and MySQL are understood as far as a proxy must; every other protocol is passed on as it is, so it reaches only
+//! databases that begin with TLS, as MongoDB and Redis do.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -12,7 +12,7 @@ use tokio::{io::copy_bidirectional, net::TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::{
-    admission, postgres,
+    admission, mysql, postgres,
     serve::caller,
     stream::Stream,
     tls::{SERVER_LIFE, Shown, provider},
@@ -54,15 +54,17 @@ pub(super) fn speaks(name: &str) -> bool {
 /// certificate in a TLS session inside.
 pub(super) async fn serve(state: &Arc<State>, stream: Stream, caller: Option<Caller>, protocol: &str) -> Result<()> {
     let caller = caller.filter(|caller| caller.database.is_some());
-    if protocol == "teleport-postgres" {
-        return postgres::serve(state, stream, caller).await;
+    match protocol {
+        "teleport-postgres" => return postgres::serve(state, stream, caller).await,
+        "teleport-mysql" => return mysql::serve(state, stream, caller).await,
+        _ => {}
     }
     let (mut stream, caller) = match caller {
         Some(caller) => (stream, caller),
         None => inside(state, stream).await?,
     };
     let route = admit(state, &caller, protocol).await?;
-    let mut database = route.connect(state, None).await?;
+    let mut database = route.encrypt(state, &route.grant.user, route.dial().await?).await?;
     copy_bidirectional(&mut stream, &mut database).await?;
     Ok(())
 }
@@ -102,26 +104,19 @@ pub(super) async fn admit(state: &Arc<State>, caller: &Caller, protocol: &str) -
 }
 
 impl Route {
-    /// Connects with mutual TLS as the certificate's database user, or as `user` where it names none; a greeting asks for
-    /// TLS first.
-    pub async fn connect(&self, state: &State, greeting: Option<Greeting<'_>>) -> Result<Stream> {
+    pub async fn dial(&self) -> Result<TcpStream> {
+        let stream = TcpStream::connect(&self.address).await.with_context(|| format!("`{}`", self.address))?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// Begins mutual TLS as this database user.
+    pub async fn encrypt(&self, state: &State, user: &str, stream: TcpStream) -> Result<Stream> {
         let host = self.address.rsplit_once(':').context("the database's address has no port")?.0;
         let host = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).context("the database's address")?;
-        let mut stream = TcpStream::connect(&self.address).await.with_context(|| format!("`{}`", self.address))?;
-        stream.set_nodelay(true)?;
-        let mut user = self.grant.user.as_str();
-        if let Some(greeting) = greeting {
-            postgres::ask_for_tls(&mut stream).await?;
-            user = greeting.user;
-        }
         let config = client(state, user)?;
         Ok(Box::new(TlsConnector::from(Arc::new(config)).connect(host, stream).await?))
     }
-}
-
-/// How a connection to PostgreSQL begins.
-pub(super) struct Greeting<'a> {
-    pub user: &'a str,
 }
 
 /// What a database server needs to let the cluster in: what an administrator signs for it.

@@ -7,6 +7,7 @@ pub(crate) mod database;
 mod framing;
 pub(crate) mod listener;
 mod load_balancer;
+mod mysql;
 mod postgres;
 pub(crate) mod proxy_port;
 pub(crate) mod serve;

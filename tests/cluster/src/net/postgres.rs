@@ -3,13 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context, Result, bail, ensure};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 
 use super::{
-    database::{self, Greeting, Route},
+    database::{self, Route},
     stream::Stream,
 };
 use crate::{api::refusal::Refusal, pki::caller::Caller, state::State};
@@ -71,11 +68,12 @@ pub(super) async fn serve(state: &Arc<State>, mut stream: Stream, mut caller: Op
     }
 }
 
-/// Asks a server for TLS.
-pub(super) async fn ask_for_tls(stream: &mut TcpStream) -> Result<()> {
+/// Connects as this user; a server is asked for TLS first.
+async fn connect(state: &State, route: &Route, user: &str) -> Result<Stream> {
+    let mut stream = route.dial().await?;
     stream.write_all(&TLS_REQUEST).await?;
     ensure!(stream.read_u8().await? == b'S', "the database does not speak TLS");
-    Ok(())
+    route.encrypt(state, user, stream).await
 }
 
 /// Length, code and the rest of a packet without a type.
@@ -92,7 +90,7 @@ async fn first_packet(stream: &mut Stream) -> Result<(u32, Vec<u8>)> {
 async fn begin(state: &State, route: &Route, code: u32, body: &[u8]) -> Result<Option<Stream>> {
     if code == CANCEL {
         let user = if route.grant.user.is_empty() { "postgres" } else { &route.grant.user };
-        let mut database = route.connect(state, Some(Greeting { user })).await?;
+        let mut database = connect(state, route, user).await?;
         database.write_all(&packet(code, body)).await?;
         database.shutdown().await?;
         return Ok(None);
@@ -106,7 +104,7 @@ async fn begin(state: &State, route: &Route, code: u32, body: &[u8]) -> Result<O
         }
     }
     let user = parameters.get("user").copied().unwrap_or_default();
-    let mut database = route.connect(state, Some(Greeting { user })).await?;
+    let mut database = connect(state, route, user).await?;
     let pairs = parameters.iter().flat_map(|(name, value)| [name.as_bytes(), b"\0", value.as_bytes(), b"\0"]);
     let body = [&pairs.collect::<Vec<_>>().concat()[..], b"\0"].concat();
     database.write_all(&packet(code, &body)).await?;

@@ -5,6 +5,7 @@
 
 pub mod postgres;
 pub mod proxy;
+pub mod server;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
