@@ -147,13 +147,15 @@ fn check_destinations(draft: &Draft, storage: Option<&(Place, DestinationConfig)
         report.mistake(place, "`layout: generations` is for outputs: the bot's own storage is `plain`, remove it");
     }
     let storage = storage.map(|(_, storage)| storage);
-    let mut seen: Vec<(PathBuf, bool, String)> = Vec::new();
+    let mut seen: Vec<(PathBuf, bool, String, Option<Place>)> = Vec::new();
     let own = "the bot's own `storage`".to_owned();
-    seen.extend(place(storage.unwrap_or(&default)).map(|(path, generations)| (path, generations, own)));
+    seen.extend(place(storage.unwrap_or(&default)).map(|(path, generations)| (path, generations, own, None)));
     for output in &draft.outputs {
         let Some((path, generations)) = place(&output.destination) else { continue };
         match seen.iter().find(|(other, ..)| *other == path) {
-            Some((_, others, owner)) => {
+            // One destination of the first schema: its names are known to differ.
+            Some((_, false, _, Some(at))) if !generations && *at == output.places.whole => {}
+            Some((_, others, owner, _)) => {
                 let told = "Identical destinations used within config";
                 let path = path.display();
                 if generations || *others {
@@ -168,7 +170,10 @@ fn check_destinations(draft: &Draft, storage: Option<&(Place, DestinationConfig)
                     report.warnings.push(output.mistake("destination", message));
                 }
             }
-            None => seen.push((path, generations, format!("output `{}`", output.name))),
+            None => {
+                let place = Some(output.places.whole.clone());
+                seen.push((path, generations, format!("output `{}`", output.name), place));
+            }
         }
     }
 }

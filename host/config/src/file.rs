@@ -175,7 +175,7 @@ fn v1(mut section: Section, report: &mut Report) -> Draft {
     }
     for entry in section.field("destinations").map(|field| field.list(report)).unwrap_or_default() {
         let destination = v1::Destination::read(&entry, report);
-        draft.outputs.extend(destination.and_then(|destination| destination.output(report)));
+        draft.outputs.extend(destination.map(|destination| destination.outputs(report)).unwrap_or_default());
     }
     draft.ttl = duration(section.field("certificate_ttl"), report);
     scalars(&mut section, &mut draft, report);

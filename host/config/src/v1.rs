@@ -75,22 +75,21 @@ impl<'n> Destination<'n> {
         Some(Self { places, backend, roles, app, kubernetes_cluster, database, cluster, templates })
     }
 
-    /// The output that writes what Teleport 12 wrote for this destination.
-    pub(crate) fn output(self, report: &mut Report) -> Option<OutputConfig> {
+    /// The outputs that write what Teleport 12 wrote for this destination: the user's files, and beside them a host's where
+    /// `ssh_host_cert` wants them.
+    pub(crate) fn outputs(self, report: &mut Report) -> Vec<OutputConfig> {
         let mut places = self.places;
-        let principals = self.templates.iter().find(|template| template.name == Ok("ssh_host_cert"));
         let special = [
             ("app", self.app.is_some()),
             ("database", self.database.is_some()),
             ("kubernetes_cluster", self.kubernetes_cluster.is_some()),
-            ("configs", principals.is_some()),
         ];
         let special: Vec<&str> = special.into_iter().filter_map(|(key, given)| given.then_some(key)).collect();
         if let [_, second, ..] = special[..] {
             let message =
                 "a destination can make at most one special certificate request: make a destination of its own of each";
             report.mistakes.push(places.mistake(second, message));
-            return None;
+            return Vec::new();
         }
         if self.cluster.is_some() && !special.is_empty() {
             let message = "the cluster option can only be used with ssh certificates: it is ignored, remove it";
@@ -114,21 +113,29 @@ impl<'n> Destination<'n> {
         } else if self.kubernetes_cluster.is_some() {
             let message = "`kubernetes_cluster` is not supported yet: remove this destination";
             report.mistakes.push(places.mistake("kubernetes_cluster", message));
-            return None;
-        } else if principals.is_some() {
-            "ssh_host"
+            return Vec::new();
         } else {
             options.extend(self.cluster.map(|cluster| ("cluster".to_owned(), cluster.into())));
             "identity"
         };
         places.alias("format", places.at("configs"));
-        if kind == "ssh_host" {
-            ssh_host(&self.templates, &mut options, report);
-        } else {
-            files(&self.templates, kind, &mut options, report);
-        }
-        let destination = self.backend.map_err(|mistake| report.mistakes.push(mistake)).ok()?;
-        Some(OutputConfig { options, places, roles: self.roles, ..OutputConfig::of_flag("", kind, destination) })
+        files(&self.templates, kind, &mut options, report);
+        let destination = match self.backend {
+            Ok(destination) => destination,
+            Err(mistake) => {
+                report.mistakes.push(mistake);
+                return Vec::new();
+            }
+        };
+        let hosts = self.templates.iter().filter(|template| template.name == Ok("ssh_host_cert"));
+        let hosts = hosts.map(|template| ("ssh_host", template.host(report)));
+        let output = |(kind, options)| OutputConfig {
+            options,
+            places: places.clone(),
+            roles: self.roles.clone(),
+            ..OutputConfig::of_flag("", kind, destination.clone())
+        };
+        [(kind, options)].into_iter().chain(hosts).map(output).collect()
     }
 }
 
@@ -170,6 +177,12 @@ impl<'n> Template<'n> {
 
     pub(crate) fn option(&self, key: &str) -> Option<&Field<'n>> {
         self.options.iter().find(|(name, _)| name == key).map(|(_, field)| field)
+    }
+
+    /// The options of the output that `ssh_host_cert` means.
+    fn host(&self, report: &mut Report) -> Map<String, Value> {
+        self.close(&["principals", "prefix"], report);
+        self.options.iter().map(|(key, field)| (key.clone(), field.json())).collect()
     }
 
     /// Warns of the options that it does not have.
@@ -219,27 +232,6 @@ pub(crate) fn backend(section: &mut Section, report: &mut Report) -> Result<Dest
     }
 }
 
-/// A host certificate, as Teleport 14 writes it. Teleport 12 wrote the user's files beside it; two sets cannot share a directory here.
-fn ssh_host(templates: &[Template], options: &mut Map<String, Value>, report: &mut Report) {
-    for template in templates {
-        match template.name {
-            Ok("ssh_host_cert") => {
-                template.close(&["principals", "prefix"], report);
-                options.extend(template.options.iter().map(|(key, field)| (key.clone(), field.json())));
-                let message = "only the host's files are written for `ssh_host_cert`, as in Teleport 14: \
-                               add a destination of its own for the user's";
-                report.warning(&template.place, message);
-            }
-            Ok(other) => {
-                let message =
-                    format!("`{other}` cannot stand beside `ssh_host_cert`: make a destination of its own for it");
-                report.mistake(&template.place, message);
-            }
-            Err(wrong) => report.mistake(&template.place, format!("{wrong}: write its name")),
-        }
-    }
-}
-
 /// What the templates write, as options that every output plugin has.
 fn files(templates: &[Template], kind: &str, options: &mut Map<String, Value>, report: &mut Report) {
     let mut formats = Vec::new();
@@ -270,6 +262,8 @@ fn files(templates: &[Template], kind: &str, options: &mut Map<String, Value>, r
                 }
                 template.close(&["proxy_port"], report);
             }
+            // An output of its own.
+            "ssh_host_cert" => {}
             "kubernetes" => {
                 report.warning(&template.place, "`kubernetes` without `kubernetes_cluster` writes nothing: remove it")
             }

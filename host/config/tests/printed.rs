@@ -171,6 +171,10 @@ proptest! {
                 service["credential_ttl"] = "1h0.5s".into();
                 service["renewal_interval"] = "7us".into();
             }
+            // No two in one place: that may be refused.
+            if let Some(Value::String(path)) = service.pointer_mut("/destination/path") {
+                path.push_str(&format!("/{index}"));
+            }
             service
         }).collect();
         let mut root = json!({

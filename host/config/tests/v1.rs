@@ -77,7 +77,7 @@ fn every_option_of_every_template_is_kept() {
 - memory: true
   cluster: leaf
   configs: [ssh_client, tls]
-- memory: {}
+- directory: /c
   configs: [{ssh_host_cert: {principals: [a, b], prefix: p}}]
 ",
     );
@@ -98,14 +98,17 @@ fn every_option_of_every_template_is_kept() {
         ("identity", json!({"cluster": "leaf", "ssh_config": "v12", "format": ["tls"]}))
     );
     assert_eq!(config.outputs[1].destination, DestinationConfig::Memory);
-    let host = (config.outputs[2].kind.as_str(), options(&config.outputs[2]));
+    let user = (config.outputs[2].kind.as_str(), options(&config.outputs[2]));
+    assert_eq!(user, ("identity", json!({"ssh_config": "v12"})), "the user's files stand beside the host's");
+    let host = (config.outputs[3].kind.as_str(), options(&config.outputs[3]));
     assert_eq!(host, ("ssh_host", json!({"principals": ["a", "b"], "prefix": "p"})));
+    assert_eq!(config.outputs[2].destination, config.outputs[3].destination);
     let warnings = warnings(&config);
     assert!(
         warnings[0].starts_with("t.yaml:10:30: destinations[0].configs[2].ssh_client.proxy_port: "),
         "{warnings:?}"
     );
-    assert!(warnings[1].contains("only the host's files are written"), "{warnings:?}");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert_eq!(config.outputs[0].mistake("service", "x").to_string(), "t.yaml:6:13: destinations[0].database: x");
 }
 
@@ -155,8 +158,8 @@ fn a_single_mistake_is_named() {
             "configs[0]: config template must have exactly one configuration",
         ),
         (
-            "directory: /a, configs: [tls, {ssh_host_cert: {principals: [a]}}]",
-            "configs[0]: `tls` cannot stand beside `ssh_host_cert`",
+            "directory: {path: /a, layout: generations}, configs: [{ssh_host_cert: {principals: [a]}}]",
+            "`layout: generations` needs one of its own",
         ),
     ] {
         let message = refused(&format!("- {{{entry}}}\n"));
