@@ -36,25 +36,31 @@ impl CommandLine {
 impl Client<'_> {
     /// The program's command line; `None` where none is known for the protocol, or it cannot use the address.
     pub(crate) fn command(&self) -> Option<CommandLine> {
-        let Listen::Tcp(address) = self.address else { return None };
-        let port = address.port().to_string();
-        let words: Vec<String> = match self.protocol.name {
-            "postgres" => vec!["psql".into(), self.postgres_url(&port)],
-            "cockroachdb" => vec!["cockroach".into(), "sql".into(), "--url".into(), self.postgres_url(&port)],
-            "mysql" => self.mysql(port),
-            "mongodb" => self.mongodb(&port),
+        if matches!(self.address, Listen::Unix(_)) && self.files.is_some() {
+            // TLS of the client's own over a socket: most refuse it.
+            return None;
+        }
+        Some(CommandLine(match self.protocol.name {
+            "postgres" => vec!["psql".into(), self.postgres_url()?],
+            "cockroachdb" => vec!["cockroach".into(), "sql".into(), "--url".into(), self.postgres_url()?],
+            "mysql" => self.mysql(),
+            "mongodb" => self.mongodb(),
             "redis" => {
+                let place = match self.address {
+                    Listen::Tcp(address) => words(&["-h", "localhost", "-p", &address.port().to_string()]),
+                    Listen::Unix(path) => words(&["-s", &path.display().to_string()]),
+                };
                 let tls = self.file_flags(&[("--cacert", HOST_CA), ("--cert", "tlscert"), ("--key", "key")]);
                 let tls = if tls.is_empty() { tls } else { [vec!["--tls".into()], tls].concat() };
-                [words(&["redis-cli", "-h", "localhost", "-p", &port]), tls].concat()
+                [words(&["redis-cli"]), place, tls].concat()
             }
             "sqlserver" => {
-                let server = format!("localhost,{port}");
+                let Listen::Tcp(address) = self.address else { return None };
+                let server = format!("localhost,{}", address.port());
                 [words(&["sqlcmd", "-S", &server]), self.pair("-U", self.user), self.pair("-d", self.database)].concat()
             }
             _ => return None,
-        };
-        Some(CommandLine(words))
+        }))
     }
 
     /// The three files, one a line.
@@ -78,10 +84,19 @@ impl Client<'_> {
         if value.is_empty() { vec![] } else { words(&[flag, value]) }
     }
 
-    fn postgres_url(&self, port: &str) -> String {
+    fn postgres_url(&self) -> Option<String> {
         let user = if self.user.is_empty() { String::new() } else { format!("{}@", percent(self.user)) };
-        let mut url = format!("postgres://{user}localhost:{port}/{}", percent(self.database));
         let mut parameters = vec![];
+        let host = match self.address {
+            Listen::Tcp(address) => format!("localhost:{}", address.port()),
+            Listen::Unix(path) => {
+                // The only name that clients look for.
+                let port = path.file_name()?.to_str()?.strip_prefix(POSTGRES_SOCKET)?;
+                parameters.push(format!("host={}&port={port}", percent(path.parent()?.to_str()?)));
+                String::new()
+            }
+        };
+        let mut url = format!("postgres://{user}{host}/{}", percent(self.database));
         for (key, name) in [("sslrootcert", HOST_CA), ("sslcert", "tlscert"), ("sslkey", "key")] {
             parameters.extend(self.file(name).map(|path| format!("{key}={}", percent(&path))));
         }
@@ -95,14 +110,19 @@ impl Client<'_> {
             url.push('?');
             url.push_str(&parameters.join("&"));
         }
-        url
+        Some(url)
     }
 
-    fn mysql(&self, port: String) -> Vec<String> {
+    fn mysql(&self) -> Vec<String> {
         let mut out = words(&["mysql"]);
         out.extend(self.pair("--user", self.user));
         out.extend(self.pair("--database", self.database));
-        out.extend(words(&["--host", "localhost", "--protocol", "TCP", "--port", &port]));
+        out.extend(match self.address {
+            Listen::Tcp(address) => {
+                words(&["--host", "localhost", "--protocol", "TCP", "--port", &address.port().to_string()])
+            }
+            Listen::Unix(path) => words(&["--socket", &path.display().to_string()]),
+        });
         out.extend(self.file_flags(&[("--ssl-ca", HOST_CA), ("--ssl-cert", "tlscert"), ("--ssl-key", "key")]));
         if self.files.is_some() {
             out.push(if mariadb() { "--ssl-verify-server-cert" } else { "--ssl-mode=VERIFY_IDENTITY" }.into());
@@ -110,13 +130,29 @@ impl Client<'_> {
         out
     }
 
-    fn mongodb(&self, port: &str) -> Vec<String> {
-        let url = format!("mongodb://localhost:{port}/{}?directConnection=true", percent(self.database));
+    fn mongodb(&self) -> Vec<String> {
+        let host = match self.address {
+            Listen::Tcp(address) => format!("localhost:{}", address.port()),
+            Listen::Unix(path) => percent(&path.display().to_string()).replace('/', "%2F"),
+        };
+        let url = format!("mongodb://{host}/{}?directConnection=true", percent(self.database));
         let tls = self.file_flags(&[("--tlsCertificateKeyFile", "mongo.crt"), ("--tlsCAFile", HOST_CA)]);
         let tls = if tls.is_empty() { tls } else { [vec!["--tls".into()], tls].concat() };
         [words(&["mongosh", &url]), tls].concat()
     }
 }
+
+/// What a protocol's own client calls a socket; `None` where it knows only ports.
+pub(crate) fn socket_name(protocol: &Protocol) -> Option<String> {
+    match protocol.name {
+        "postgres" => Some(format!("{POSTGRES_SOCKET}{}", protocol.port)),
+        "mysql" | "mongodb" | "redis" => Some(format!("{}.sock", protocol.name)),
+        _ => None,
+    }
+}
+
+/// Followed by a port's number.
+const POSTGRES_SOCKET: &str = ".s.PGSQL.";
 
 /// What the proxy shows to clients with TLS of their own is signed by this authority (measured on a real cluster).
 pub(crate) const HOST_CA: &str = "teleport-host-ca.crt";
@@ -151,7 +187,10 @@ mod tests {
     use super::*;
 
     fn shell(protocol: &str, files: Option<&Path>) -> String {
-        let address = Listen::loopback(15432);
+        at(Listen::loopback(15432), protocol, files)
+    }
+
+    fn at(address: Listen, protocol: &str, files: Option<&Path>) -> String {
         let protocol = Protocol::database(protocol).unwrap();
         let client = Client { protocol, address: &address, user: "alice", database: "example", files };
         client.command().map_or(String::new(), |command| command.shell())
@@ -175,6 +214,21 @@ mod tests {
         );
         assert_eq!(shell("sqlserver", None), "sqlcmd -S localhost,15432 -U alice -d example");
         assert_eq!(shell("snowflake", None), "");
+    }
+
+    #[test]
+    fn clients_that_know_sockets_find_theirs() {
+        for (protocol, command) in [
+            ("postgres", "psql 'postgres://alice@/example?host=/run/a%20b&port=5432'"),
+            ("mysql", "mysql --user alice --database example --socket '/run/a b/mysql.sock'"),
+            ("mongodb", "mongosh 'mongodb://%2Frun%2Fa%20b%2Fmongodb.sock/example?directConnection=true'"),
+            ("redis", "redis-cli -s '/run/a b/redis.sock'"),
+        ] {
+            let name = socket_name(Protocol::database(protocol).unwrap()).unwrap();
+            assert_eq!(at(Listen::Unix(Path::new("/run/a b").join(name)), protocol, None), command);
+        }
+        assert_eq!(at(Listen::Unix("/run/other".into()), "postgres", None), "", "no client would find it");
+        assert_eq!(socket_name(Protocol::database("sqlserver").unwrap()), None);
     }
 
     #[test]

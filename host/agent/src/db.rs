@@ -1,6 +1,7 @@
 //! `tbot db`: databases through the cluster, from the command line (surface §A.10).
 
 use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use cluster::ResourceKind;
@@ -8,7 +9,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tunnel::{Listen, Mode, Protocol, Target, Tunnel};
 
-use crate::client::{Client, HOST_CA, quoted};
+use crate::client::{Client, HOST_CA, quoted, socket_name};
 use crate::flags::Flags;
 use crate::proxy::{Common, Context, DbSession, Through, inner};
 
@@ -120,14 +121,22 @@ async fn list(context: &Context, format: Format) -> Result<String, String> {
     Ok(table(["Name", "Description", "Protocol", "Labels"], &rows))
 }
 
-/// Opens a tunnel of its own, runs the client in it, and returns its exit status.
+/// Opens a tunnel of its own, runs the client in it, and returns its exit status. Where the client knows sockets, it is one that only this
+/// user can reach: then the tunnel shows the certificate, and the client need not like the rights of its key's file.
 async fn connect(context: &Context, service: &str, session: &DbSession) -> Result<i32, String> {
     let credential = context.credentials()?.current().await.map_err(|e| e.to_string())?;
     let protocol = credential.tls.subject.attribute("2.2").and_then(Protocol::database);
-    // The client shows the certificate where it can: then nobody else gets through its port.
-    let mode =
-        if protocol.is_some_and(|protocol| protocol.only_authenticated) { Mode::Authenticated } else { session.mode() };
-    let settings = context.settings(Listen::loopback(0), Target::Database(service.to_owned()), mode)?;
+    let private = std::fs::Permissions::from_mode(0o700);
+    let folder = tempfile::Builder::new().prefix("tbot-").permissions(private).tempdir();
+    let folder = folder.map_err(|e| format!("no place for a socket: {e}"))?;
+    let (listen, mode) = match protocol.and_then(socket_name) {
+        Some(name) => (Listen::Unix(folder.path().join(name)), Mode::Authenticated),
+        None if protocol.is_some_and(|protocol| protocol.only_authenticated) => {
+            (Listen::loopback(0), Mode::Authenticated)
+        }
+        None => (Listen::loopback(0), session.mode()),
+    };
+    let settings = context.settings(listen, Target::Database(service.to_owned()), mode)?;
     let tunnel = Tunnel::open(settings).await.map_err(|e| e.to_string())?;
     let subject = &credential.tls.subject;
     let address = tunnel.address().clone();

@@ -288,6 +288,14 @@ async fn database_access() {
         let refused = query(&shared, &out.join("key")).await;
         assert!(text(&refused).contains("has group or world access"), "{}", text(&refused));
     }
+    let mut connect = Command::new(world.path("tbot"));
+    connect.args(["-c", file_text, "db", "--destination-dir", out_text, "connect", "example-server"]).env_clear();
+    connect.env("PATH", std::env::var_os("PATH").unwrap()).env("SSL_CERT_FILE", world.path("web-ca.pem"));
+    let script = world.path("script.sql");
+    std::fs::write(&script, "select 'Successfully connected to PostgreSQL.';\n").unwrap();
+    connect.current_dir("/").stdin(std::fs::File::open(script).unwrap());
+    users.run(users.app, &mut connect);
+    connected(&output(connect).await);
     // The authority that the guide names is not the one that a cluster's proxy shows (recorded: they differ).
     let other = query(&verified("teleport-database-ca.crt", "tlscert"), &out.join("key")).await;
     assert!(text(&other).contains("certificate verify failed"), "{}", text(&other));
