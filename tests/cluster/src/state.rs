@@ -28,6 +28,8 @@ const CHANGES_KEPT: usize = 1024;
 
 pub(crate) struct State {
     pub options: Options,
+    /// What tells the cluster from others of its name.
+    pub cluster_id: String,
     pub faults: Faults,
     pub changes: broadcast::Sender<Arc<Change>>,
     /// Rises when every connection is to be cut.
@@ -141,6 +143,7 @@ impl State {
             tls,
             web,
             session_key: PrivateKey::p256()?,
+            cluster_id: uuid(),
             started: Instant::now(),
             authorities: Mutex::new(authorities),
             registry: Mutex::new(registry),

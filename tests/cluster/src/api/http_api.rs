@@ -51,7 +51,12 @@ async fn auth(connection: &Connection, path: &str, request: Request<Incoming>) -
             if kind.starts_with("/v2/authorities/") && connection.state.options.release == Release::V12 =>
         {
             let kind = kind.trim_start_matches("/v2/authorities/");
-            let found = trust_service::find(connection, kind, !wants_no_keys(&request))?;
+            let with_keys = !wants_no_keys(&request);
+            if let Some((kind, cluster)) = kind.split_once('/') {
+                let found = trust_service::find_one(connection, kind, cluster, with_keys)?;
+                return Ok(compact(&resources::authority_json(&found)));
+            }
+            let found = trust_service::find(connection, kind, with_keys)?;
             Ok(compact(&found.iter().map(resources::authority_json).collect::<Vec<_>>()))
         }
         (&Method::POST, "/v2/ca/host/certs") if connection.state.options.release == Release::V12 => {
@@ -69,7 +74,7 @@ async fn auth(connection: &Connection, path: &str, request: Request<Incoming>) -
             "kind": "cluster_name",
             "version": "v2",
             "metadata": { "name": "cluster-name", "namespace": "default" },
-            "spec": { "cluster_name": name },
+            "spec": { "cluster_name": name, "cluster_id": connection.state.cluster_id },
         }))),
         _ => Err(Refusal::NotFound(format!("path {path} not found"))),
     }

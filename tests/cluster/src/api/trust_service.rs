@@ -30,12 +30,7 @@ impl TrustService for TrustApi {
         request: Request<GetCertAuthorityRequest>,
     ) -> Result<Response<CertAuthorityV2>, Status> {
         let request = request.into_inner();
-        let found = find(&self.0, &request.r#type, request.include_key)?.into_iter();
-        let mut of_domain = found
-            .filter(|authority| authority.metadata.as_ref().is_some_and(|metadata| metadata.name == request.domain));
-        let missing =
-            || Refusal::NotFound(format!("key \"/authorities/{}/{}\" is not found", request.r#type, request.domain));
-        Ok(Response::new(of_domain.next().ok_or_else(missing)?))
+        Ok(Response::new(find_one(&self.0, &request.r#type, &request.domain, request.include_key)?))
     }
 
     async fn get_cert_authorities(
@@ -78,6 +73,18 @@ pub(crate) fn host_certificate(connection: &Connection, request: &GenerateHostCe
     };
     let signer = authority.ssh.as_ref().ok_or_else(|| Refusal::Internal("no SSH key".to_owned()))?;
     Ok(ssh::sign(template, signer)?.to_line())
+}
+
+/// The authority of a kind for one cluster.
+pub(crate) fn find_one(
+    connection: &Connection,
+    kind: &str,
+    cluster: &str,
+    with_keys: bool,
+) -> Result<CertAuthorityV2, Refusal> {
+    let mut found = find(connection, kind, with_keys)?.into_iter();
+    let named = found.find(|authority| authority.metadata.as_ref().is_some_and(|metadata| metadata.name == cluster));
+    named.ok_or_else(|| Refusal::NotFound(format!("key \"/authorities/{kind}/{cluster}\" is not found")))
 }
 
 /// The authorities of a kind, the cluster's own first; private keys are nobody's.
