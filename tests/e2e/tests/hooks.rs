@@ -3,6 +3,7 @@
 mod harness;
 
 use harness::{APP, World, until};
+use stand_in::{Options, Release};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hook_runs_for_each_generation_and_again_where_the_agent_was_killed_in_it() {
@@ -31,4 +32,25 @@ async fn a_hook_runs_for_each_generation_and_again_where_the_agent_was_killed_in
     assert!(log.contains("Ran the output's on_change hook."), "{log}");
     assert_eq!((runs(), world.read("seen")), (3, world.read("out/tlscert")));
     assert!(world.read("runs").lines().all(|name| name == "application-1"));
+}
+
+/// What a hook reloads must work at once: an application output is done when its session is visible to the proxy.
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_hook_of_an_application_runs_its_certificate_works() {
+    for release in [Release::V15, Release::Newest] {
+        // As on a real cluster, sessions become visible once a second.
+        let world = World::with(Options { release, ..Options::default() }).await;
+        let here = world.folder.path().display().to_string();
+        let port = world.cluster.proxy_addr().port();
+        let command = format!(
+            "[curl, --silent, --show-error, --fail, --cacert, {here}/web-ca.pem, --cert, {here}/out/tlscert, --key, {here}/out/key, \
+             --output, {here}/answer, 'https://localhost:{port}/']"
+        );
+        let output = format!(
+            "- {{type: application, app_name: {APP}, destination: {{type: directory, path: {here}/out}}, on_change: {{command: {command}}}}}\n"
+        );
+        world.configure(&world.auth(), &world.pin(), &output);
+        world.succeeds().await;
+        assert_eq!(world.read("answer"), "hello from the application\n", "{release:?}");
+    }
 }
