@@ -30,10 +30,11 @@ pub(crate) fn indented(code: StatusCode, value: &impl Serialize) -> Response<Bod
     }
 }
 
-/// A redirection without a body.
+/// A redirection without a body, of no type: what gRPC clients stumble over first (recorded).
 pub(crate) fn found(location: &'static str) -> Response<Body> {
     let mut response = answer(StatusCode::FOUND, Vec::new());
     response.headers_mut().insert(header::LOCATION, header::HeaderValue::from_static(location));
+    response.headers_mut().remove(header::CONTENT_TYPE);
     response
 }
 
