@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use identity::{Failure, Format, JoinMethod, Material, Output, PrivateKey, RenderedFile};
@@ -101,6 +101,19 @@ fn manifests(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// Machine code of the component at `path`, made once for all tests of a program: it takes most of their time.
+fn compiled(engine: &Engine, path: &Path, wasm: &[u8]) -> Result<Arc<[u8]>> {
+    static MADE: Mutex<BTreeMap<PathBuf, Arc<[u8]>>> = Mutex::new(BTreeMap::new());
+    // The others wait for it: each would make the same.
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(code) = made.get(path) {
+        return Ok(code.clone());
+    }
+    let code: Arc<[u8]> = engine.compile(wasm)?.into();
+    made.insert(path.to_owned(), code.clone());
+    Ok(code)
+}
+
 /// One subject, or one for each of its `methods`.
 async fn load(engine: &Engine, path: &Path) -> Result<Vec<Subject>> {
     let manifest: toml::Table = std::fs::read_to_string(path)?.parse()?;
@@ -112,7 +125,7 @@ async fn load(engine: &Engine, path: &Path) -> Result<Vec<Subject>> {
         bail!("kind `{kind}` is none");
     };
     let wasm = std::fs::read(path.with_extension("wasm"))?;
-    let compiled = engine.compile(&wasm)?;
+    let compiled = compiled(engine, path, &wasm)?;
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
     let mut tables = BTreeMap::from([(name, manifest.clone())]);
     if let Some(methods) = manifest.get("methods").and_then(toml::Value::as_table) {
