@@ -21,8 +21,11 @@ pub struct Protocol {
 pub(crate) enum Talk {
     Postgres,
     Mysql,
+    Mongo,
     Redis,
     Http,
+    /// The client's own, whatever is inside.
+    Tls,
     /// Bytes.
     Opaque,
 }
@@ -48,7 +51,7 @@ const DATABASES: [Protocol; 14] = [
     talking(Talk::Postgres, native("postgres", "PostgreSQL", POSTGRES, 5432)),
     talking(Talk::Postgres, native("cockroachdb", "CockroachDB", POSTGRES, 26257)),
     talking(Talk::Mysql, native("mysql", "MySQL", ["teleport-mysql", "teleport-mysql-ping"], 3306)),
-    native("mongodb", "MongoDB", ["teleport-mongodb", "teleport-mongodb-ping"], 27017),
+    talking(Talk::Mongo, native("mongodb", "MongoDB", ["teleport-mongodb", "teleport-mongodb-ping"], 27017)),
     only_authenticated(native("oracle", "Oracle", ["teleport-oracle", "teleport-oracle-ping"], 1521)),
     talking(Talk::Redis, native("redis", "Redis", ["teleport-redis", "teleport-redis-ping"], 6379)),
     only_authenticated(native("sqlserver", "SQL Server", ["teleport-sqlserver", "teleport-sqlserver-ping"], 1433)),

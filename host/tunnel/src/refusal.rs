@@ -11,8 +11,12 @@ const DRAIN: Duration = Duration::from_secs(1);
 
 /// Tells the client why there is no connection, and ends. Without a way to tell, the connection ends at once.
 pub(crate) async fn refuse(client: &mut (impl AsyncRead + AsyncWrite + Unpin), talk: Talk, message: &str) {
-    let Some(bytes) = bytes(talk, message) else { return };
     let told = async {
+        let mut asked = [0; MONGO_HEADER];
+        if talk == Talk::Mongo {
+            client.read_exact(&mut asked).await?;
+        }
+        let Some(bytes) = bytes(talk, asked, message) else { return Ok(()) };
         client.write_all(&bytes).await?;
         client.shutdown().await?;
         let mut sink = [0; 4096];
@@ -23,10 +27,12 @@ pub(crate) async fn refuse(client: &mut (impl AsyncRead + AsyncWrite + Unpin), t
     let _ = tokio::time::timeout(DRAIN, told).await;
 }
 
-fn bytes(talk: Talk, message: &str) -> Option<Vec<u8>> {
+fn bytes(talk: Talk, asked: [u8; MONGO_HEADER], message: &str) -> Option<Vec<u8>> {
     let message = format!("tbot: {}", message.replace(['\0', '\r', '\n'], " "));
     match talk {
         Talk::Opaque => None,
+        // A fatal alert, internal_error (RFC 8446 §6.2): it has no room for words.
+        Talk::Tls => Some(vec![21, 3, 1, 0, 2, 2, 80]),
         Talk::Postgres => {
             // Severity twice (the second is never translated), SQLSTATE connection_failure, message.
             let fields = format!("SFATAL\0VFATAL\0C08006\0M{message}\0\0");
@@ -39,9 +45,38 @@ fn bytes(talk: Talk, message: &str) -> Option<Vec<u8>> {
             let length = u32::try_from(payload.len()).ok()?.to_le_bytes();
             Some([&length[..3], &[0], &payload].concat())
         }
+        Talk::Mongo => mongo(asked, &message),
         Talk::Redis => Some(format!("-ERR {message}\r\n").into_bytes()),
         Talk::Http => Some(http(&message)),
     }
+}
+
+/// Length, request, what it answers, and kind (MongoDB wire protocol, "Standard Message Header").
+const MONGO_HEADER: usize = 16;
+
+/// The answer to the message with this header, of the same kind: `{ok: 0.0, errmsg: …, code: 6}`, which is HostUnreachable.
+fn mongo(asked: [u8; MONGO_HEADER], message: &str) -> Option<Vec<u8>> {
+    const QUERY: [u8; 4] = 2004_u32.to_le_bytes();
+    const MESSAGE: [u8; 4] = 2013_u32.to_le_bytes();
+    const REPLY: [u8; 4] = 1_u32.to_le_bytes();
+    let length = |bytes: usize| Some(u32::try_from(bytes).ok()?.to_le_bytes());
+    let fields = [
+        b"\x01ok\0\0\0\0\0\0\0\0\0\x02errmsg\0".as_slice(),
+        &length(message.len() + 1)?,
+        message.as_bytes(),
+        b"\0\x10code\0\x06\0\0\0\0",
+    ]
+    .concat();
+    let document = [length(fields.len() + 4)?.as_slice(), &fields].concat();
+    let (kind, before): (_, &[u8]) = if asked[12..] == QUERY {
+        // No flags, no cursor, the first and only document.
+        (REPLY, b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0")
+    } else {
+        // No flags, one document.
+        (MESSAGE, b"\0\0\0\0\0")
+    };
+    let whole = length(MONGO_HEADER + before.len() + document.len())?;
+    Some([&whole, &[0; 4], &asked[4..8], &kind, before, &document].concat())
 }
 
 /// 502, and the connection is over.
@@ -57,17 +92,40 @@ pub(crate) fn http(message: &str) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    fn said(talk: Talk, message: &str) -> Vec<u8> {
+        bytes(talk, [0; MONGO_HEADER], message).unwrap()
+    }
+
     #[test]
     fn lengths_count_what_they_should() {
-        let error = bytes(Talk::Postgres, "no\nway").unwrap();
+        let error = said(Talk::Postgres, "no\nway");
         assert_eq!(error[0], b'E');
         assert_eq!(u32::from_be_bytes(error[1..5].try_into().unwrap()) as usize, error.len() - 1);
         assert!(error.ends_with(b"Mtbot: no way\0\0"));
-        let error = bytes(Talk::Mysql, "no").unwrap();
+        let error = said(Talk::Mysql, "no");
         assert_eq!(usize::from(error[0]), error.len() - 4);
         assert_eq!(&error[3..5], &[0, 0xff]);
-        let error = String::from_utf8(bytes(Talk::Http, "no").unwrap()).unwrap();
+        let error = String::from_utf8(said(Talk::Http, "no")).unwrap();
         assert!(error.contains("Content-Length: 9\r\n") && error.ends_with("\r\n\r\ntbot: no\n"), "{error}");
-        assert_eq!(bytes(Talk::Redis, "a\r\nb").unwrap(), b"-ERR tbot: a  b\r\n");
+        assert_eq!(said(Talk::Redis, "a\r\nb"), b"-ERR tbot: a  b\r\n");
+    }
+
+    #[tokio::test]
+    async fn mongodb_is_answered_in_the_kind_in_which_it_asks() {
+        for (asked, answered, before) in [(2013_u32, 2013_u32, 5), (2004, 1, 20)] {
+            let (mut near, mut far) = tokio::io::duplex(1024);
+            let header = [44_u32, 77, 0, asked].map(u32::to_le_bytes).concat();
+            far.write_all(&[header, vec![9; 28]].concat()).await.unwrap();
+            let refusing = tokio::spawn(async move { refuse(&mut near, Talk::Mongo, "no").await });
+            let mut heard = Vec::new();
+            far.read_to_end(&mut heard).await.unwrap();
+            drop(far);
+            refusing.await.unwrap();
+            let number = |at: usize| u32::from_le_bytes(heard[at..at + 4].try_into().unwrap());
+            assert_eq!((number(0) as usize, number(8), number(12)), (heard.len(), 77, answered));
+            let document = MONGO_HEADER + before;
+            assert_eq!(number(document) as usize, heard.len() - document);
+            assert!(heard.windows(9).any(|words| words == b"tbot: no\0"));
+        }
     }
 }

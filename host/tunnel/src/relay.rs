@@ -27,13 +27,15 @@ pub(crate) struct Relayed {
     pub(crate) idle: bool,
 }
 
-/// Copies until both sides have ended, one has failed, or nothing has moved for `idle`.
+/// Copies until both sides have ended, one has failed, or nothing has moved for `idle`. Where the protocol is `answering`, a service that
+/// leaves first and without a word has failed.
 pub(crate) async fn relay(
     client: &mut (impl AsyncRead + AsyncWrite + Unpin),
     service: impl AsyncRead + AsyncWrite + Unpin,
     idle: Duration,
+    answering: bool,
 ) -> Relayed {
-    let mut service = Meter { inner: service, up: 0, down: 0, moved: Arc::default(), fault: None };
+    let mut service = Meter { inner: service, up: 0, down: 0, moved: Arc::default(), fault: None, answering };
     let moved = service.moved.clone();
     let still = async {
         let (mut last, mut quiet) = (0, 0);
@@ -59,6 +61,7 @@ struct Meter<S> {
     down: u64,
     moved: Arc<AtomicU64>,
     fault: Option<io::Error>,
+    answering: bool,
 }
 
 impl<S> Meter<S> {
@@ -76,6 +79,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
         match ready!(Pin::new(&mut self.inner).poll_read(cx, buf)) {
             Ok(()) => {
                 let n = buf.filled().len() - before;
+                if n == 0 && self.down == 0 && self.answering {
+                    let silent = "it closed the connection without an answer";
+                    return Poll::Ready(Err(self.keep(io::Error::new(io::ErrorKind::UnexpectedEof, silent))));
+                }
                 self.down += n as u64;
                 self.moved.fetch_add(n as u64, Ordering::Relaxed);
                 Poll::Ready(Ok(()))
@@ -105,6 +112,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Meter<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Whoever leaves waits for no answer.
+        self.answering = false;
         // A service that has closed already cannot be told to.
         let _ = ready!(Pin::new(&mut self.inner).poll_shutdown(cx));
         Poll::Ready(Ok(()))
@@ -124,7 +133,7 @@ mod tests {
     fn start(buffer: usize, idle: Duration) -> (DuplexStream, DuplexStream, JoinHandle<Relayed>) {
         let (client, mut inner) = duplex(buffer);
         let (service, outer) = duplex(buffer);
-        (client, outer, tokio::spawn(async move { relay(&mut inner, service, idle).await }))
+        (client, outer, tokio::spawn(async move { relay(&mut inner, service, idle, false).await }))
     }
 
     #[tokio::test]
@@ -196,7 +205,20 @@ mod tests {
             }
         }
         let (mut inner, _client) = duplex(64);
-        let done = relay(&mut inner, Broken, HOUR).await;
+        let done = relay(&mut inner, Broken, HOUR, false).await;
         assert_eq!(done.fault.map(|e| e.to_string()).as_deref(), Some("no"));
+    }
+
+    #[tokio::test]
+    async fn only_a_service_that_leaves_first_and_silently_has_failed() {
+        for (answering, client_leaves, failed) in [(true, false, true), (true, true, false), (false, false, false)] {
+            let ((client, mut inner), (service, outer)) = (duplex(64), duplex(64));
+            let relay = tokio::spawn(async move { relay(&mut inner, service, HOUR, answering).await });
+            let (first, last) = if client_leaves { (client, outer) } else { (outer, client) };
+            drop(first);
+            tokio::task::yield_now().await;
+            drop(last);
+            assert_eq!(relay.await.unwrap().fault.is_some(), failed, "{answering} {client_leaves}");
+        }
     }
 }

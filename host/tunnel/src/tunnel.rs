@@ -183,6 +183,15 @@ struct Clients {
     anonymous: ProxyClient,
 }
 
+/// How a connection begins.
+struct First {
+    /// What the client said, for the service.
+    bytes: Vec<u8>,
+    lane: Lane,
+    /// The service has to say something in return.
+    answering: bool,
+}
+
 /// Which way a connection takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lane {
@@ -289,6 +298,14 @@ impl Way {
         self.protocol.get().copied().unwrap_or(Protocol::TCP)
     }
 
+    /// How the client begins: where the protocol does not ask for TLS in the middle, its own TLS comes first.
+    fn talk(&self) -> Talk {
+        match (self.mode, self.protocol().talk) {
+            (Mode::Passthrough, Talk::Mongo | Talk::Redis | Talk::Opaque) => Talk::Tls,
+            (_, talk) => talk,
+        }
+    }
+
     async fn client(&self, lane: Lane) -> Result<ProxyClient, Failure> {
         let known = lock(&self.clients).clone();
         let clients = match (self.credentials.current().await, known) {
@@ -320,9 +337,8 @@ impl Way {
 
     /// Serves one client to its end. What goes wrong is told to it where its protocol can, and logged.
     async fn connection(&self, mut client: Box<dyn Stream>) {
-        let talk = self.protocol().talk;
         let greeted = tokio::time::timeout(HELLO, self.greet(&mut client)).await;
-        let (first, lane) = match greeted {
+        let First { bytes, lane, answering } = match greeted {
             Ok(Ok(Some(hello))) => hello,
             Ok(Ok(None)) => return,
             Ok(Err(e)) => return self.complain(&format!("a client of {}: {e}", self.target)),
@@ -330,10 +346,10 @@ impl Way {
                 return debug!(target: "TBOT", "A client of {} said nothing for {} s.", self.target, HELLO.as_secs());
             }
         };
-        let failure = match self.connect(&first, lane).await {
+        let failure = match self.connect(&bytes, lane).await {
             Err(failure) => failure,
             Ok(service) => {
-                let done = relay(&mut client, service, self.idle).await;
+                let done = relay(&mut client, service, self.idle, answering).await;
                 debug!(target: "TBOT", "A connection to {} ended: {} bytes up, {} bytes down{}.", self.target, done.up, done.down, if done.idle { ", idle" } else { "" });
                 match done.fault {
                     Some(fault) if done.down == 0 => self.broken(&fault),
@@ -343,23 +359,30 @@ impl Way {
             }
         };
         self.complain(&format!("{}: {failure}", self.target));
-        refusal::refuse(&mut client, if lane == Lane::Http2 { Talk::Opaque } else { talk }, &failure.message).await;
+        refusal::refuse(&mut client, if lane == Lane::Http2 { Talk::Opaque } else { self.talk() }, &failure.message)
+            .await;
     }
 
     /// What the client says before the service has to hear it.
-    async fn greet(&self, client: &mut Box<dyn Stream>) -> io::Result<Option<(Vec<u8>, Lane)>> {
+    async fn greet(&self, client: &mut Box<dyn Stream>) -> io::Result<Option<First>> {
         let own = if self.mode == Mode::Authenticated { Lane::Authenticated } else { Lane::Anonymous };
-        match self.protocol().talk {
+        match self.talk() {
             Talk::Postgres => {
                 let hello = postgres::greet(client, self.mode).await?;
                 // Cancelling carries no TLS of the client's own: the tunnel shows the certificate (wire §i.3).
-                Ok(hello.map(|hello| (hello.bytes, if hello.cancel { Lane::Authenticated } else { own })))
+                Ok(hello.map(|postgres::Hello { bytes, cancel }| {
+                    let lane = if cancel { Lane::Authenticated } else { own };
+                    First { bytes, lane, answering: !cancel }
+                }))
             }
             Talk::Http => {
                 let hello = http::greet(client).await?;
-                Ok(hello.map(|(bytes, http2)| (bytes, if http2 { Lane::Http2 } else { own })))
+                Ok(hello.map(|(bytes, http2)| {
+                    let lane = if http2 { Lane::Http2 } else { own };
+                    First { bytes, lane, answering: true }
+                }))
             }
-            Talk::Mysql | Talk::Redis | Talk::Opaque => Ok(Some((Vec::new(), own))),
+            talk => Ok(Some(First { bytes: Vec::new(), lane: own, answering: talk != Talk::Opaque })),
         }
     }
 

@@ -188,11 +188,10 @@ async fn postgres_hears_of_a_lost_proxy_in_its_own_protocol() {
     files.put(database_files(&proxy, "postgres"));
     let tunnel = run(proxy.settings(database(), Mode::Authenticated, &files)).await;
     let startup = [0, 0, 0, 17, 0, 3, 0, 0, b'u', b's', b'e', b'r', 0, b'a', 0, 0, 0];
-    for lost in [false, true] {
-        if lost {
-            proxy.stop().await;
-        } else {
-            proxy.set(Service::Closed);
+    for lost in [Some(Service::Closed), Some(Service::Left), None] {
+        match lost {
+            Some(service) => proxy.set(service),
+            None => proxy.stop().await,
         }
         let mut client = tunnel.connect().await;
         client.write_all(&SSL_REQUEST).await.unwrap();
@@ -220,6 +219,14 @@ async fn clients_with_tls_of_their_own_are_passed_without_the_certificate_but_fo
         hear(&mut client, sent).await;
         assert_eq!(proxy.seen(), seen("teleport-postgres", user));
     }
+    // A client that begins with TLS hears of a lost service by an alert.
+    files.put(database_files(&proxy, "mongodb"));
+    let tunnel = run(proxy.settings(database(), Mode::Passthrough, &files)).await;
+    proxy.set(Service::Left);
+    let mut client = tunnel.connect().await;
+    client.write_all(&[22, 3, 1]).await.unwrap();
+    assert_eq!(rest(&mut client).await, [21, 3, 1, 0, 2, 2, 80]);
+    proxy.set(Service::Echo);
     // A server that speaks first, and a certificate that has run out: it is not shown here.
     let expired = proxy.certificate("alice", &[(&[2, 1], "example"), (&[2, 2], "mysql")], HOUR);
     files.put(expired);

@@ -28,8 +28,10 @@ pub enum Service {
     Echo,
     /// The same in frames, with keep-alives between them.
     Framed,
-    /// Ends the connection at once.
+    /// Ends the connection at once, without the farewell of TLS.
     Closed,
+    /// The same with it, as servers written in Go do.
+    Left,
     /// Answers HTTP with a redirect to the login page.
     Login,
 }
@@ -197,6 +199,7 @@ async fn handle(stream: TcpStream, config: ServerConfig, service: Service, seen:
     match service {
         _ if protocol == "teleport-reversetunnel" => {}
         Service::Closed => {}
+        Service::Left => stream.shutdown().await.ok()?,
         Service::Login => {
             stream.read_u8().await.ok()?;
             seen.lock().unwrap().push(seen_now);
