@@ -9,7 +9,7 @@ use identity::{
     Monitor, PrivateKey, STORE_FILES, Session, load, token_hash,
 };
 use tokio::sync::Mutex;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
 /// Reads the token's value when it is needed; `None` where the configuration names none.
@@ -36,6 +36,13 @@ pub struct BotSettings {
     pub clock: Arc<dyn Clock>,
     /// Is told of every try.
     pub monitor: Arc<dyn Monitor>,
+}
+
+impl BotSettings {
+    fn joining<'a>(&'a self, token: Zeroizing<String>, key: &'a PrivateKey) -> Joining<'a> {
+        let (method, config, ttl) = (&*self.method, self.method_config.as_str(), self.ttl);
+        Joining { method, config, token, key: key.public_key(), ttl }
+    }
 }
 
 /// An identity that the cluster has issued and the disk does not hold yet.
@@ -158,6 +165,11 @@ impl BotIdentity {
                 warn!(target: "TBOT", expired = %identity.expires(), "The bot identity has expired. Trying to join again.");
             } else if identity.tls.subject.renewable() {
                 return self.renew(identity).await;
+            } else if let Some(token) = &token {
+                match self.rejoin(identity, token.clone()).await {
+                    Err(e) if joins_anew(e.kind) => debug!(target: "TBOT", "Joining anew: {e}"),
+                    ended => return ended,
+                }
             }
         }
         let Some(token) = token else {
@@ -176,13 +188,27 @@ impl BotIdentity {
 
     async fn renew(&mut self, identity: Arc<Identity>) -> Result<Unsaved, Failure> {
         info!(target: "TBOT", "Fetching bot identity using existing bot identity.");
+        let session = self.session(identity).await?;
+        let (settings, hash) = (self.settings.clone(), self.token_hash.clone());
+        self.uninterrupted(|key| async move { Ok((session.renew(key.public_key(), settings.ttl).await?, hash)) }).await
+    }
+
+    /// Joins over the connection of the identity that is there, so that the cluster goes on counting it as the same instance (wire §g.2).
+    async fn rejoin(&mut self, identity: Arc<Identity>, token: Zeroizing<String>) -> Result<Unsaved, Failure> {
+        let session = self.session(identity).await?;
+        info!(target: "TBOT", "Fetching bot identity using token and existing bot identity.");
+        let (settings, hash) = (self.settings.clone(), self.token_hash.clone());
+        self.uninterrupted(|key| async move { Ok((session.rejoin(settings.joining(token, &key)).await?, hash)) }).await
+    }
+
+    /// The connection of the identity that is there.
+    async fn session(&mut self, identity: Arc<Identity>) -> Result<Arc<dyn Session>, Failure> {
         let session = match &self.session {
             Some(session) => session.clone(),
             None => self.settings.cluster.connect(identity).await?,
         };
         self.session = Some(session.clone());
-        let (settings, hash) = (self.settings.clone(), self.token_hash.clone());
-        self.uninterrupted(|key| async move { Ok((session.renew(key.public_key(), settings.ttl).await?, hash)) }).await
+        Ok(session)
     }
 
     async fn join(&mut self, token: Zeroizing<String>) -> Result<Unsaved, Failure> {
@@ -190,9 +216,7 @@ impl BotIdentity {
         let settings = self.settings.clone();
         self.uninterrupted(|key| async move {
             let hash = token_hash(&token);
-            let (method, config, ttl) = (&*settings.method, settings.method_config.as_str(), settings.ttl);
-            let joining = Joining { method, config, token, key: key.public_key(), ttl };
-            Ok((settings.cluster.join(joining).await?, hash))
+            Ok((settings.cluster.join(settings.joining(token, &key)).await?, hash))
         })
         .await
     }
@@ -219,6 +243,11 @@ impl BotIdentity {
         });
         task.await.map_err(|e| internal(e.to_string()))?
     }
+}
+
+/// May who could not join again as the same instance join as a new one? Not where the cluster has judged this machine: it would judge again.
+fn joins_anew(kind: FailureKind) -> bool {
+    matches!(kind, FailureKind::Unsupported | FailureKind::Unavailable | FailureKind::Expired)
 }
 
 /// Makes the waiting identity durable. Where that fails it goes on waiting.

@@ -180,6 +180,41 @@ async fn a_renewal_whose_answer_was_lost_is_not_repeated_while_the_identity_live
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_not_renewable_joins_again_as_the_same_instance_while_it_lives() {
+    let world = World::new(1);
+    world.cluster.state().delegated = Some(None);
+    world.run(&["a"], 3000).await.unwrap();
+    assert_eq!((world.cluster.count("join"), world.cluster.count("rejoin"), world.cluster.count("renew")), (1, 2, 0));
+    tokio::time::sleep(TTL * 2).await;
+    world.cluster.state().log.clear();
+    world.bot(&["a"]).await.oneshot(std::future::pending()).await.unwrap();
+    assert_eq!(world.log()[0], "join", "an identity past its end opens nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_keeps_no_instances_or_does_not_answer_is_joined_anew_and_one_that_refuses_is_not() {
+    for (kind, joins) in [
+        (FailureKind::Unsupported, 2),
+        (FailureKind::Unavailable, 2),
+        (FailureKind::Denied, 1),
+        (FailureKind::Revoked, 1),
+    ] {
+        let world = World::new(0);
+        world.cluster.state().delegated = Some(failure(kind));
+        world.bot(&[]).await.oneshot(std::future::pending()).await.unwrap();
+        let again = world.bot(&[]).await.oneshot(std::future::pending()).await;
+        assert_eq!((again.is_ok(), world.cluster.count("join")), (joins == 2, joins), "{kind:?}");
+    }
+    // The same where not even the old identity's connection opens.
+    let world = World::new(0);
+    world.cluster.state().delegated = Some(None);
+    world.bot(&[]).await.oneshot(std::future::pending()).await.unwrap();
+    world.cluster.state().connect = failure(FailureKind::Unavailable);
+    world.bot(&[]).await.oneshot(std::future::pending()).await.unwrap_err();
+    assert_eq!((world.cluster.count("join"), world.cluster.count("rejoin")), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_first_join_ends_the_daemon_and_an_unreachable_cluster_does_not() {
     let world = World::new(0);
     world.cluster.state().join = failure(FailureKind::Denied);

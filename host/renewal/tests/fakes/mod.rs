@@ -85,6 +85,8 @@ pub struct State {
     pub log: Vec<String>,
     pub join: Option<Failure>,
     pub renew: Option<Failure>,
+    /// A delegated method: its identities are not renewable. Joining again as the same instance meets this failure, where there is one.
+    pub delegated: Option<Option<Failure>>,
     pub connect: Option<Failure>,
     /// By application name.
     pub issue: HashMap<String, Failure>,
@@ -166,7 +168,7 @@ impl FakeCluster {
         };
         Certificates {
             ssh: ssh_certificate(key),
-            tls: self.leaf(key, ttl, Some(generation)),
+            tls: self.leaf(key, ttl, self.state().delegated.is_none().then_some(generation)),
             tls_authorities: vec![self.authority.clone()],
             ssh_authorities: vec!["ssh-ed25519 AAAA\n".into()],
         }
@@ -230,6 +232,12 @@ impl Session for FakeSession {
         tokio::time::sleep(delay).await;
         refuse(self.cluster.state().renew.as_ref())?;
         Ok(self.cluster.certificates(key, ttl))
+    }
+
+    async fn rejoin(&self, joining: Joining<'_>) -> Result<Certificates, Failure> {
+        self.cluster.state().log.push("rejoin".into());
+        refuse(self.cluster.state().delegated.as_ref().and_then(Option::as_ref))?;
+        Ok(self.cluster.certificates(joining.key, joining.ttl))
     }
 
     async fn issue(&self, order: &Order) -> Result<Issued, Failure> {
