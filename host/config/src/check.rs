@@ -136,11 +136,14 @@ fn lifetimes(draft: &Draft, report: &mut Report) -> (Duration, Duration) {
 }
 
 /// Two sets in one place overwrite each other: warned of, as the original does. In generations each would remove the other's names:
-/// refused. Compared as written; memory is each its own.
+/// refused. Compared as absolute paths, links not followed; memory is each its own.
 fn check_destinations(draft: &Draft, storage: Option<&(Place, DestinationConfig)>, report: &mut Report) {
     let default = DestinationConfig::default_storage();
     let place = |destination: &DestinationConfig| match destination {
-        DestinationConfig::Directory { path, layout, .. } => Some((path.clone(), *layout == Layout::Generations)),
+        DestinationConfig::Directory { path, layout, .. } => {
+            let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            Some((absolute, *layout == Layout::Generations))
+        }
         DestinationConfig::Memory => None,
     };
     if let Some((place, DestinationConfig::Directory { layout: Layout::Generations, .. })) = storage {

@@ -278,6 +278,9 @@ fn generations_have_their_directory_to_themselves() {
         assert!(refused.contains("outputs[1].destination: Identical destinations"), "{one}, {two}: {refused}");
         assert!(refused.contains("needs one of its own"), "{one}, {two}: {refused}");
     }
+    let here = std::env::current_dir().unwrap().join("out").display().to_string();
+    let spelt = format!("{GOOD}outputs: [{}, {}]\n", output(&here, "generations"), output("./out", "plain"));
+    assert!(refused(&spelt).contains("needs one of its own"));
     let storage = format!("{GOOD}outputs: [{}]\n", output("/var/lib/teleport/bot", "generations"));
     assert!(refused(&storage).contains("of the bot's own `storage`, too"));
 }
