@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use cluster::ResourceKind;
+use cluster::{Resource, ResourceKind};
 use serde_json::json;
 use tokio::sync::oneshot;
 use tunnel::{Listen, Mode, Protocol, Target, Tunnel};
@@ -30,6 +30,8 @@ enum What {
         /// How the list looks
         #[arg(short, long, value_enum, default_value_t = Format::Text)]
         format: Format,
+        #[command(flatten)]
+        wanted: Wanted,
     },
     /// Run the database's own client, connected
     Connect {
@@ -52,6 +54,9 @@ enum What {
     Env {
         #[command(flatten)]
         port: Port,
+        /// How they look
+        #[arg(short, long, value_enum, default_value_t = Format::Text)]
+        format: Format,
         /// Name of the database service
         service: String,
     },
@@ -70,9 +75,38 @@ struct Port {
     port: Option<u16>,
 }
 
+/// Which databases a list shows.
+#[derive(clap::Args)]
+struct Wanted {
+    /// Only those in whose name, description or labels each of these words is found
+    #[arg(long, value_name = "WORD,…", value_delimiter = ',')]
+    search: Vec<String>,
+    /// Only those with each of these labels
+    #[arg(value_name = "KEY=VALUE,…", value_delimiter = ',')]
+    labels: Vec<String>,
+    /// Where each database is, too
+    #[arg(short, long)]
+    verbose: bool,
+    /// A certificate knows one cluster: accepted, as `tsh` does.
+    #[arg(short = 'R', long, hide = true)]
+    all: bool,
+}
+
+impl Wanted {
+    fn wants(&self, database: &Resource) -> bool {
+        let labels: Vec<_> = database.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let text =
+            [&database.name, &database.description, &labels.join("\n")].map(|text| text.to_lowercase()).join("\n");
+        self.labels.iter().all(|label| labels.contains(label))
+            && self.search.iter().all(|word| text.contains(&word.to_lowercase()))
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     Text,
+    /// Every JSON text is YAML
+    #[value(alias = "yaml")]
     Json,
     /// The client's command line; a list has none and is text
     Cmd,
@@ -83,42 +117,49 @@ pub(crate) fn db(flags: &Flags, through: &Through) -> Result<(), String> {
     let Some(Db { what, common }) = inner(through, "tbot db")? else { return Ok(()) };
     let context = Context::new(flags, through, &common)?;
     let text = match &what {
-        What::Ls { format } => context.block_on(list(&context, *format))?,
+        What::Ls { format, wanted } => context.block_on(list(&context, *format, wanted))?,
         What::Connect { session, service } => {
+            session.note_ignored();
             let status = context.block_on(connect(&context, service, session))?;
             // The client's own status, which the original lost.
             std::process::exit(status);
         }
         What::Config { port, format, service } => context.block_on(config(&context, service, port, *format))?,
-        What::Env { port, service } => context.block_on(environment(&context, service, port))?,
+        What::Env { port, format, service } => context.block_on(environment(&context, service, port, *format))?,
         What::Login { .. } => format!("Nothing to do: the certificate lies in {}.\n", context.directory.display()),
     };
     print!("{text}");
     Ok(())
 }
 
-async fn list(context: &Context, format: Format) -> Result<String, String> {
+async fn list(context: &Context, format: Format, wanted: &Wanted) -> Result<String, String> {
     let credentials = context.credentials()?;
     let credential = credentials.current().await.map_err(|e| e.to_string())?;
     let authorities = credentials.authorities().await.map_err(|e| e.to_string())?;
     let (tls, key) = (&credential.tls, &credential.key);
     let listed = context.cluster.resources(tls, key, authorities, ResourceKind::Database).await;
-    let listed = listed.map_err(|e| e.to_string())?;
+    let listed = listed.map_err(|e| e.to_string())?.into_iter().filter(|database| wanted.wants(database));
     if format == Format::Json {
-        let all: Vec<_> = listed
-            .iter()
-            .map(|db| json!({"name": db.name, "description": db.description, "protocol": db.protocol, "uri": db.uri, "labels": db.labels}))
-            .collect();
-        return Ok(format!("{:#}\n", serde_json::Value::Array(all)));
+        // The shape of the resource, as `tsh` prints it.
+        let all = listed.map(|db| {
+            json!({
+                "kind": "db",
+                "version": "v3",
+                "metadata": {"name": db.name, "description": db.description, "labels": db.labels},
+                "spec": {"protocol": db.protocol, "uri": db.uri},
+            })
+        });
+        return Ok(format!("{:#}\n", serde_json::Value::Array(all.collect())));
     }
-    let rows: Vec<[String; 4]> = listed
-        .into_iter()
-        .map(|db| {
-            let labels: Vec<_> = db.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-            [db.name, db.description, db.protocol, labels.join(",")]
-        })
-        .collect();
-    Ok(table(["Name", "Description", "Protocol", "Labels"], &rows))
+    let rows = listed.map(|db| {
+        let labels: Vec<_> = db.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        [db.name, db.description, db.protocol, db.uri, labels.join(",")]
+    });
+    if wanted.verbose {
+        return Ok(table(["Name", "Description", "Protocol", "URI", "Labels"], &rows.collect::<Vec<_>>()));
+    }
+    let without_uri = |[name, description, protocol, _, labels]: [String; 5]| [name, description, protocol, labels];
+    Ok(table(["Name", "Description", "Protocol", "Labels"], &rows.map(without_uri).collect::<Vec<_>>()))
 }
 
 /// Opens a tunnel of its own, runs the client in it, and returns its exit status. Where the client knows sockets, it is one that only this
@@ -178,7 +219,7 @@ async fn config(context: &Context, service: &str, port: &Port, format: Format) -
     })
 }
 
-async fn environment(context: &Context, service: &str, port: &Port) -> Result<String, String> {
+async fn environment(context: &Context, service: &str, port: &Port, format: Format) -> Result<String, String> {
     let view = View::new(context, service, port).await?;
     let [root, certificate, key] = &view.files;
     let number = view.port.to_string();
@@ -196,8 +237,13 @@ async fn environment(context: &Context, service: &str, port: &Port) -> Result<St
         "mysql" => vec![("MYSQL_HOST", "localhost"), ("MYSQL_TCP_PORT", &number)],
         _ => return Err(format!("clients of {} read no environment: see `tbot db config`", view.protocol.title)),
     };
+    let variables = variables.into_iter().filter(|(_, value)| !value.is_empty());
+    if format == Format::Json {
+        let object = variables.map(|(name, value)| (name.to_owned(), value.into())).collect();
+        return Ok(format!("{:#}\n", serde_json::Value::Object(object)));
+    }
     let mut text = String::new();
-    for (name, value) in variables.into_iter().filter(|(_, value)| !value.is_empty()) {
+    for (name, value) in variables {
         let _ = writeln!(text, "export {name}={}", quoted(value));
     }
     Ok(text)

@@ -80,11 +80,11 @@ struct Open {
 /// Flags that may stand behind the inner command too, as with `tsh`.
 #[derive(Args)]
 pub(crate) struct Common {
-    #[arg(long, hide = true)]
+    #[arg(short, long, hide = true, global = true)]
     pub(crate) cluster: Option<String>,
-    #[arg(short, long, hide = true)]
+    #[arg(short, long, hide = true, global = true)]
     pub(crate) debug: bool,
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, global = true)]
     pub(crate) insecure: bool,
 }
 
@@ -100,6 +100,13 @@ pub(crate) struct DbSession {
     /// Database, as the hint shows it [default: of the certificate]
     #[arg(short = 'n', long, value_name = "NAME")]
     pub(crate) db_name: Option<String>,
+    /// What `tsh` lets people ask for, and this certificate has settled.
+    #[arg(long, hide = true)]
+    db_roles: Option<String>,
+    #[arg(long, hide = true)]
+    request_reason: Option<String>,
+    #[arg(long, hide = true)]
+    disable_access_request: bool,
 }
 
 /// Runs until a signal.
@@ -115,7 +122,10 @@ pub(crate) fn proxy(flags: &Flags, through: &Through) -> Result<(), String> {
         let shutdown = Signals::install().map_err(|e| format!("signals cannot be handled: {e}"))?;
         let (target, mode) = match &what {
             What::App { app, .. } => (Target::Application(app.clone(), None), Mode::Authenticated),
-            What::Db { service, session, .. } => (Target::Database(service.clone()), session.mode()),
+            What::Db { service, session, .. } => {
+                session.note_ignored();
+                (Target::Database(service.clone()), session.mode())
+            }
         };
         let mut shutdown = std::pin::pin!(shutdown.shutdown(Reload::new()));
         let tunnel = tokio::select! {
@@ -145,6 +155,13 @@ pub(crate) fn inner<T: Parser>(through: &Through, name: &str) -> Result<Option<T
 }
 
 impl DbSession {
+    /// Says what is accepted and does nothing.
+    pub(crate) fn note_ignored(&self) {
+        if self.db_roles.is_some() || self.request_reason.is_some() || self.disable_access_request {
+            tracing::info!(target: "TBOT", "`--db-roles`, `--request-reason` and `--disable-access-request` are ignored: the certificate has settled what the bot may do.");
+        }
+    }
+
     pub(crate) fn mode(&self) -> Mode {
         if self.tunnel { Mode::Authenticated } else { Mode::Passthrough }
     }

@@ -149,11 +149,14 @@ async fn the_commands_around_a_database() {
     };
     let list = run(&["ls"]).await;
     assert!(list.starts_with("Name ") && list.contains(DB) && list.contains("postgres"), "{list}");
-    let json: serde_json::Value = serde_json::from_str(&run(&["ls", "--format=json"]).await).unwrap();
-    assert_eq!(json[0]["name"], DB);
+    let json: serde_json::Value = serde_json::from_str(&run(&["ls", "--cluster=x", "--format=json"]).await).unwrap();
+    assert_eq!((&json[0]["metadata"]["name"], &json[0]["spec"]["protocol"]), (&DB.into(), &"postgres".into()));
+    for (words, found) in [("--search=EXAMPLE", true), ("--search=example,other", false), ("env=none", false)] {
+        assert_eq!(run(&["ls", "-v", words]).await.contains(DB), found, "{words}");
+    }
     // `connect` runs `psql`, which reads what to do from its standard input and has a status of its own.
     for mode in [["connect", DB].as_slice(), &["connect", "--tunnel", DB]] {
-        let mut command = world.run(&[&["-c", &config, "db"], mode].concat());
+        let mut command = world.run(&[&["-c", &config, "db"], mode, &["--db-roles=reader"]].concat());
         command.env("PGOPTIONS", "-c extra_float_digits=0").stdout(Stdio::piped()).stdin(Stdio::piped());
         let mut client = command.spawn().unwrap();
         let mut ask = client.stdin.take().unwrap();
@@ -168,6 +171,8 @@ async fn the_commands_around_a_database() {
     let proxy = Proxy::start(&world, &["-c", &config, "proxy", "db", DB]);
     let line = proxy.line().await;
     let port = format!("--port={}", line.rsplit(':').next().unwrap());
+    let json: serde_json::Value = serde_json::from_str(&run(&["env", &port, "-f", "yaml", DB]).await).unwrap();
+    assert_eq!((&json["PGUSER"], &json["PGSSLMODE"]), (&"alice".into(), &"verify-full".into()));
     let variables = run(&["env", &port, DB]).await;
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("{variables}exec psql -AtX -c \"$0\""), WHO]);

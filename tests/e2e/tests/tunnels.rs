@@ -3,10 +3,12 @@
 mod harness;
 
 use std::process::Command;
+use std::time::Duration;
 
 use harness::proxy::Proxy;
 use harness::{APP, World, text, until};
 use rustix::process::Signal;
+use stand_in::{Options, Release};
 
 async fn get(address: &str) -> String {
     let mut command = Command::new("curl");
@@ -55,7 +57,7 @@ async fn until_answers(address: &str) {
     let started = std::time::Instant::now();
     while get(address).await != "hello from the application\n" {
         assert!(started.elapsed().as_secs() < 30, "the application does not come back");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
@@ -80,6 +82,44 @@ async fn what_cannot_work_is_said_with_its_remedy() {
     world.configure(&world.proxy(), "", &two);
     let message = world.refused(&["-c", &config, "proxy", "app", APP]).await;
     assert!(message.contains("multiple outputs; a --destination-dir must be specified"), "{message}");
+}
+
+/// What scripts written for the original say, and what is said of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_originals_flags_pass_and_what_they_no_longer_do_is_noted() {
+    let world = World::new().await;
+    world.configure(&world.proxy(), "", &world.output(APP, "out"));
+    world.succeeds().await;
+    let out = format!("--destination-dir={}", world.path("out").display());
+    let proxy = format!("--proxy=localhost:{}", world.cluster.proxy_addr().port());
+    let inner = ["app", "-d", "--insecure", "-c", "x", "--listen", "0.0.0.0:0", APP];
+    let mut command = world.run(&[&["-d", "proxy", &out, &proxy, "--cluster", "x", "--"], inner.as_slice()].concat());
+    command.env("TSH", "/usr/local/bin/tsh");
+    let open = Proxy::spawn(command);
+    let line = open.line().await;
+    let port = line.rsplit(':').next().unwrap();
+    assert_eq!(get(&format!("localhost:{port}")).await, "hello from the application\n");
+    let log = open.log();
+    for words in ["TSH is ignored: this build needs no `tsh`", "can be reached from other machines"] {
+        assert!(log.contains(words), "{words:?} is not in:\n{log}");
+    }
+    assert_eq!(open.end().await, Some(0));
+}
+
+/// Protocol names are lost on the way: connections are upgraded from HTTP, in the way each release has.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_through_a_load_balancer() {
+    for release in [Release::V15, Release::Newest] {
+        let session_tick = Duration::from_millis(200);
+        let world = World::with(Options { release, session_tick, strip_alpn: true, ..Options::default() }).await;
+        world.configure(&world.proxy(), "", &world.output(APP, "out"));
+        world.succeeds().await;
+        let config = world.path("tbot.yaml").display().to_string();
+        let open = Proxy::start(&world, &["-c", &config, "proxy", "app", APP]);
+        let line = open.line().await;
+        assert_eq!(get(line.rsplit(' ').next().unwrap()).await, "hello from the application\n", "{release:?}");
+        assert_eq!(open.end().await, Some(0));
+    }
 }
 
 /// The same inside the daemon: a service with a certificate of its own.

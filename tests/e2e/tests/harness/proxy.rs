@@ -11,13 +11,18 @@ use super::{World, binary, text, until};
 pub struct Proxy {
     child: Child,
     printed: NamedTempFile,
+    logged: NamedTempFile,
 }
 
 impl Proxy {
     pub fn start(world: &World, arguments: &[&str]) -> Self {
-        let printed = NamedTempFile::new().unwrap();
-        let child = world.run(arguments).stdout(printed.reopen().unwrap()).spawn().unwrap();
-        Self { child, printed }
+        Self::spawn(world.run(arguments))
+    }
+
+    pub fn spawn(mut command: Command) -> Self {
+        let (printed, logged) = (NamedTempFile::new().unwrap(), NamedTempFile::new().unwrap());
+        command.stdout(printed.reopen().unwrap()).stderr(logged.reopen().unwrap());
+        Self { child: command.spawn().unwrap(), printed, logged }
     }
 
     /// The first line, without its end; the port is open when it is there.
@@ -31,6 +36,11 @@ impl Proxy {
         std::fs::read_to_string(self.printed.path()).unwrap()
     }
 
+    /// All that it logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.logged.path()).unwrap()
+    }
+
     /// Ends it as systemd does.
     pub async fn end(mut self) -> Option<i32> {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
@@ -41,6 +51,9 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
