@@ -125,7 +125,7 @@ pub(crate) async fn exchange(
     Ok((status, body.to_bytes()))
 }
 
-fn read(body: &[u8]) -> Option<Vec<Authority>> {
+pub(crate) fn read(body: &[u8]) -> Option<Vec<Authority>> {
     let text = |pair: Pair| String::from_utf8(BASE64.decode(pair.cert).ok()?).ok();
     let resources: Vec<Resource> = serde_json::from_slice(body).ok()?;
     let authority = |resource: Resource| {

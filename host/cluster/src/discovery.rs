@@ -44,7 +44,7 @@ pub(crate) async fn find(route: &Route, client: &reqwest::Client) -> Result<Foun
     read(&body).ok_or_else(|| RouteError::connection("it does not answer as a Teleport proxy"))
 }
 
-fn read(body: &[u8]) -> Option<Found> {
+pub(crate) fn read(body: &[u8]) -> Option<Found> {
     let find: Find = serde_json::from_slice(body).ok()?;
     if find.server_version.is_empty() {
         return None;

@@ -8,6 +8,9 @@ use tonic::Code;
 
 use crate::address::Route;
 
+/// Most characters of a cluster's message that are shown: real ones are a sentence or two.
+const WORDS: usize = 1000;
+
 /// Why one route did not work, and whether another may.
 #[derive(Debug)]
 pub(crate) struct RouteError {
@@ -93,7 +96,7 @@ fn root<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
 
 /// A gRPC status as a failure (wire §j.1, §j.3).
 pub(crate) fn status(route: &Route, status: &tonic::Status) -> Failure {
-    let message = status.message();
+    let message = &said(status.message());
     let kind = match status.code() {
         Code::Unavailable
         | Code::DeadlineExceeded
@@ -133,11 +136,21 @@ pub(crate) fn status(route: &Route, status: &tonic::Status) -> Failure {
     Failure::new(kind, words)
 }
 
+/// A cluster's own words, fit for a terminal and a log: not long, and no control characters but line ends.
+fn said(words: &str) -> String {
+    let fit = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
+    let mut kept: String = words.chars().take(WORDS).map(fit).collect();
+    if kept.len() < words.len() && words.chars().nth(WORDS).is_some() {
+        kept.push('…');
+    }
+    kept
+}
+
 /// An HTTP answer other than 200 as a failure (wire §j.2).
 pub(crate) fn http(code: u16, body: &[u8]) -> Failure {
     let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let message = json.pointer("/error/message").or_else(|| json.get("message")).and_then(|text| text.as_str());
-    let words = message.map_or_else(|| format!("HTTP status {code}"), str::to_owned);
+    let words = message.map_or_else(|| format!("HTTP status {code}"), said);
     let kind = match code {
         404 | 501 => FailureKind::Unsupported,
         429 | 500..=599 => FailureKind::Unavailable,

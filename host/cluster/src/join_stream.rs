@@ -109,7 +109,7 @@ fn unreadable() -> Stop {
 }
 
 /// DER and SSH wire format into the text forms that everything else uses.
-fn certificates(certificates: v1::Certificates) -> Option<Certificates> {
+pub(crate) fn certificates(certificates: v1::Certificates) -> Option<Certificates> {
     let pem = |der: Vec<u8>| Some(TlsCertificate::from_der(der).ok()?.pem);
     Some(Certificates {
         ssh: ssh_line(&certificates.ssh_cert)?,

@@ -9,6 +9,8 @@ mod connect;
 mod dialer;
 mod discovery;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod heartbeat;
 mod http_join;
 mod issue;

@@ -125,7 +125,7 @@ async fn upgraded(route: &Route, tcp: Box<dyn Stream>, insecure: bool) -> io::Re
 }
 
 /// The head of an HTTP answer.
-struct Head {
+pub(crate) struct Head {
     status: u16,
     headers: Vec<(String, String)>,
 }
@@ -136,7 +136,7 @@ impl Head {
     }
 }
 
-async fn head<S: Stream>(stream: &mut BufReader<S>) -> io::Result<Head> {
+pub(crate) async fn head<S: Stream>(stream: &mut BufReader<S>) -> io::Result<Head> {
     let broken = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let mut limited = stream.take(HEAD_BYTES);
     let mut lines = Vec::new();

@@ -252,11 +252,11 @@ fn unanswered(error: &tonic::Status, failure: Failure) -> Failure {
     }
 }
 
-fn impersonated_roles(role: RoleV6) -> Vec<String> {
+pub(crate) fn impersonated_roles(role: RoleV6) -> Vec<String> {
     role.spec.and_then(|spec| spec.allow).and_then(|allow| allow.impersonate).map(|may| may.roles).unwrap_or_default()
 }
 
-fn authority(resource: CertAuthorityV2) -> Option<Authority> {
+pub(crate) fn authority(resource: CertAuthorityV2) -> Option<Authority> {
     let spec = resource.spec?;
     let mut authority = Authority { cluster: spec.cluster_name, tls_certificates: vec![], ssh_keys: vec![] };
     // During a rotation both are to be trusted (wire §f.5).
@@ -272,7 +272,7 @@ fn authority(resource: CertAuthorityV2) -> Option<Authority> {
 }
 
 /// Does the event say that clients have to renew? (wire §f.9)
-fn rotation_step(event: &Event, cluster: &str) -> bool {
+pub(crate) fn rotation_step(event: &Event, cluster: &str) -> bool {
     let Some(event::Resource::CertAuthority(authority)) = &event.resource else { return false };
     let Some(spec) = &authority.spec else { return false };
     let phase = spec.rotation.as_ref().map_or("", |rotation| rotation.phase.as_str());
