@@ -23,6 +23,9 @@ const AUTH_PREFIX: &str = "teleport-auth@";
 /// The protocols of SSH tunnels, in our order of preference.
 const TUNNEL: [&str; 2] = ["teleport-reversetunnelv2", "teleport-reversetunnel"];
 
+/// The protocol of the proxy's own SSH server: it shows the host certificate, and its name is never answered (seen of version 15).
+const SSH: &str = "teleport-proxy-ssh";
+
 /// The protocol of applications that are not HTTP.
 const TCP_APP: &str = "teleport-tcp";
 
@@ -36,6 +39,7 @@ pub(crate) async fn handle(state: Arc<State>, stream: TcpStream, remote: SocketA
 /// Where a connection goes.
 enum Route<'a> {
     Tunnel,
+    Ssh,
     JoinByGrpc,
     Web,
     /// The protocol without the suffix of frames.
@@ -59,6 +63,7 @@ pub(crate) fn route(
         let found = hello.protocols.iter().find_map(|offer| match offer.as_str() {
             "teleport-proxy-grpc" => Some(Route::JoinByGrpc),
             "h2" | "http/1.1" => Some(Route::Web),
+            SSH => Some(Route::Ssh),
             tunnel if TUNNEL.contains(&tunnel) => Some(Route::Tunnel),
             other => {
                 let base = other.strip_suffix(FRAMED).unwrap_or(other);
@@ -75,11 +80,13 @@ pub(crate) fn route(
             Some(Route::Web) => vec!["h2".to_owned(), "http/1.1".to_owned()],
             Some(Route::Connection(base)) => vec![framed(base), base.to_owned()],
             // As if the client had offered none (wire §o).
-            None => Vec::new(),
+            Some(Route::Ssh) | None => Vec::new(),
         };
+        let shown = if matches!(found, Some(Route::Ssh)) { Shown::Host } else { shown };
         let tls = TlsAcceptor::from(state.tls().offering(shown, &protocols)).accept(stream).await?;
         match found {
-            Some(Route::Tunnel) => ssh::serve(state, Box::new(tls)).await,
+            Some(Route::Tunnel) => ssh::serve(state, Box::new(tls), ssh::Door::Tunnel).await,
+            Some(Route::Ssh) => ssh::serve(state, Box::new(tls), ssh::Door::Proxy).await,
             Some(Route::JoinByGrpc) => serve::serve(state, tls, remote, "proxy", Protocol::Grpc).await,
             Some(Route::Web) => serve::serve(state, tls, remote, "proxy", Protocol::Web).await,
             None => serve::serve(state, tls, remote, "proxy", Protocol::Http1).await,

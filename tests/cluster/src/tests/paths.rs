@@ -23,13 +23,21 @@ async fn tunnels_are_told_by_their_protocol_unless_a_load_balancer_hides_it() {
 }
 
 #[tokio::test]
-async fn the_tunnel_speaks_ssh() {
+async fn the_tunnel_and_the_proxy_speak_ssh_and_the_proxy_under_its_cluster_certificate() {
     let stand_in = StandIn::start(Options::default()).await.unwrap();
-    let (port, root) = (stand_in.proxy_addr().port(), web_root(&stand_in));
-    let mut tls = connect(port, &root, "localhost", &["teleport-reversetunnel"], None).await.unwrap();
-    let mut line = [0; 18];
-    tls.read_exact(&mut line).await.unwrap();
-    assert_eq!(&line, b"SSH-2.0-Teleport\r\n");
+    let (port, web, host) = (stand_in.proxy_addr().port(), web_root(&stand_in), host_root(&stand_in));
+    let name = format!("{}.teleport.cluster.local", hex(stand_in.cluster_name().as_bytes()));
+    for (protocol, root, name, negotiated) in [
+        ("teleport-reversetunnel", &web, "localhost", Some(&b"teleport-reversetunnel"[..])),
+        ("teleport-proxy-ssh", &host, name.as_str(), None),
+        ("teleport-proxy-ssh", &host, "localhost", None),
+    ] {
+        let mut tls = connect(port, root, name, &[protocol], None).await.unwrap();
+        assert_eq!(tls.get_ref().1.alpn_protocol(), negotiated, "{protocol}");
+        let mut line = [0; 18];
+        tls.read_exact(&mut line).await.unwrap();
+        assert_eq!(&line, b"SSH-2.0-Teleport\r\n");
+    }
 }
 
 #[tokio::test]
