@@ -20,7 +20,7 @@ pub(crate) struct Configure {
     output: Option<PathBuf>,
 }
 
-/// One service on the command line, in place of those in the file.
+/// One service on the command line, in addition to those in the file.
 #[derive(Subcommand, Clone)]
 #[command(args_override_self = true)]
 pub(crate) enum Service {
@@ -40,6 +40,7 @@ pub(crate) enum Service {
         allow_reissue: bool,
     },
     /// Credentials for an application
+    #[command(visible_alias = "app")]
     Application {
         #[command(flatten)]
         destination: Destination,
@@ -51,6 +52,7 @@ pub(crate) enum Service {
         specific_tls_extensions: bool,
     },
     /// Credentials for a database
+    #[command(visible_alias = "db")]
     Database {
         #[command(flatten)]
         destination: Destination,
@@ -61,6 +63,7 @@ pub(crate) enum Service {
         format: Option<String>,
     },
     /// A local listener that leads to an application
+    #[command(visible_alias = "app-tunnel")]
     ApplicationTunnel {
         /// Where to listen, such as tcp://127.0.0.1:8080
         #[arg(long, value_name = "URI")]
@@ -70,6 +73,7 @@ pub(crate) enum Service {
         app: String,
     },
     /// A local listener that leads to a database
+    #[command(visible_alias = "db-tunnel")]
     DatabaseTunnel {
         /// Where to listen, such as tcp://127.0.0.1:5432
         #[arg(long, value_name = "URI")]

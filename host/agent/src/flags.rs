@@ -320,8 +320,9 @@ fn unknown(error: &clap::Error) -> Option<&str> {
 
 /// Commands, services and flags of the original that are missing, not misspelt (surface §A.4, §A.12).
 fn not_yet(name: &str) -> bool {
-    const WORDS: [&str; 10] = [
+    const WORDS: [&str; 11] = [
         "app-proxy",
+        "k8s",
         "k8s/v2",
         "keypair",
         "kube",

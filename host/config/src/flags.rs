@@ -29,7 +29,7 @@ pub struct Flags {
     pub data_dir: Option<String>,
     /// `--destination-dir`: a path.
     pub destination_dir: Option<PathBuf>,
-    /// The service that `start <service>` or `configure <service>` names.
+    /// The service that `start <service>` or `configure <service>` names: one more than the file's.
     pub service: Option<ServiceFlags>,
     /// `--certificate-ttl`, in Go's form.
     pub certificate_ttl: Option<String>,
@@ -108,9 +108,8 @@ impl Flags {
                 Err(message) => report.mistake(&place, message),
             }
         }
-        let replaced = !draft.outputs.is_empty() || !draft.tunnels.is_empty();
         if let Some(path) = self.destination_dir.as_ref().filter(|path| !path.as_os_str().is_empty()) {
-            if replaced {
+            if !draft.outputs.is_empty() || !draft.tunnels.is_empty() {
                 report.warnings.push(overriding("all outputs", "`--destination-dir`, which is one `identity` output,"));
             }
             let destination = DestinationConfig::directory(path);
@@ -118,10 +117,9 @@ impl Flags {
             draft.tunnels.clear();
         }
         if let Some(service) = &self.service {
-            if replaced {
-                report.warnings.push(overriding("output services", "the one service of the command line"));
-            }
-            (draft.outputs, draft.tunnels) = service.services(report);
+            let (outputs, tunnels) = service.services(report);
+            draft.outputs.extend(outputs);
+            draft.tunnels.extend(tunnels);
             draft.newest = true;
         }
         self.merge_onboarding(draft, source, report);

@@ -72,7 +72,7 @@ pub struct DestinationFlags {
 }
 
 impl ServiceFlags {
-    /// The outputs and tunnels in place of those in the file: at most one of either.
+    /// The output or the tunnel that comes to those of the file: one, or for `noop` none.
     pub(crate) fn services(&self, report: &mut Report) -> (Vec<OutputConfig>, Vec<TunnelConfig>) {
         let mut options = serde_json::Map::new();
         let mut option = |key: &str, flag: &str, value: &str, report: &mut Report| {

@@ -179,7 +179,7 @@ fn directory(uri: &str) -> DestinationFlags {
 }
 
 #[test]
-fn a_service_replaces_those_of_the_file() {
+fn a_service_comes_to_those_of_the_file() {
     let destination = DestinationFlags { reader_groups: vec!["33".to_owned()], ..directory("file:///only") };
     let service = ServiceFlags::Database {
         destination,
@@ -189,23 +189,21 @@ fn a_service_replaces_those_of_the_file() {
         format: some("mongo"),
     };
     let (config, warnings) = over_file(Flags { service: Some(service), ..Flags::default() });
-    assert_eq!((config.outputs.len(), config.tunnels.len()), (1, 0));
-    let output = &config.outputs[0];
+    let (of_file, none) = over_file(Flags::default());
+    assert_eq!(config.outputs.len(), of_file.outputs.len() + 1);
+    assert_eq!((&config.outputs[..of_file.outputs.len()], warnings), (&of_file.outputs[..], none));
+    let output = config.outputs.last().unwrap();
     assert_eq!((output.name.as_str(), output.kind.as_str()), ("database-1", "database"));
     let options = serde_json::json!({"format": "mongo", "service": "s", "database": "d", "username": "u"});
     assert_eq!(serde_json::Value::Object(output.options.clone()), options);
     let DestinationConfig::Directory { path, readers, .. } = &output.destination else { panic!("no directory") };
     assert_eq!((path.to_str(), readers), (Some("/only"), &vec![Reader::Group("33".to_owned())]));
-    assert!(
-        warnings[0].starts_with("CLI parameters are overriding output services configured in t.yaml"),
-        "{warnings:?}"
-    );
 
     let tunnel = ServiceFlags::ApplicationTunnel { listen: "tcp://127.0.0.1:80".to_owned(), app: "a".to_owned() };
     let (config, _) = over_file(Flags { service: Some(tunnel), ..Flags::default() });
-    assert_eq!((config.outputs.len(), config.tunnels[0].name.as_str()), (0, "application-tunnel-1"));
+    assert_eq!((config.outputs, config.tunnels[0].name.as_str()), (of_file.outputs.clone(), "application-tunnel-1"));
     let (config, _) = over_file(Flags { service: Some(ServiceFlags::Noop), ..Flags::default() });
-    assert_eq!((config.outputs.len(), config.tunnels.len()), (0, 0));
+    assert_eq!((config.outputs, config.tunnels), (of_file.outputs, of_file.tunnels));
 }
 
 #[test]
