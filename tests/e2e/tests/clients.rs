@@ -81,9 +81,10 @@ impl Drop for Server {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn openssl_with_the_files_of_tls_mongo_and_cockroach() {
+async fn openssl_with_the_files_of_every_format_for_databases() {
     let world = written(|world| {
-        let tls = "[{name: tls, ca_cert_type: db}, mongo, cockroach]";
+        let tls = "[{name: tls, ca_cert_type: db}, mongo, cockroach, \
+                   {name: pem-bundle, file_name: all.pem, order: [certificate, key, database-authorities]}]";
         database(world, tls, "out") + &database(world, "{name: tls, ca_cert_type: user}", "other")
     })
     .await;
@@ -94,6 +95,7 @@ async fn openssl_with_the_files_of_tls_mongo_and_cockroach() {
         &["-cert", "out/mongo.crt", "-CAfile", "out/mongo.cas"],
         // `--certs-dir`: CockroachDB's own names.
         &["-cert", "out/cockroach/node.crt", "-key", "out/cockroach/node.key", "-CAfile", "out/cockroach/ca.crt"],
+        &["-cert", "out/all.pem", "-CAfile", "out/all.pem"],
     ] {
         assert_eq!(Server::start(&world, users).reversed(&world, files), "olleh\n", "{files:?}");
     }

@@ -6,14 +6,14 @@ use tbot_sdk::{Authority, Error, File, FileName, Format, KeyEncoding, Material, 
 #[derive(serde::Deserialize)]
 #[serde(default)]
 struct Config {
-    file: FileName,
+    file_name: FileName,
     order: Vec<Part>,
 }
 
 impl Default for Config {
     /// HAProxy's order.
     fn default() -> Self {
-        Self { file: FileName::default(), order: vec![Part::Certificate, Part::Key, Part::HostAuthorities] }
+        Self { file_name: FileName::default(), order: vec![Part::Certificate, Part::Key, Part::HostAuthorities] }
     }
 }
 
@@ -32,7 +32,7 @@ struct PemBundle;
 
 impl Format for PemBundle {
     type Config = Config;
-    const KEYS: &'static [&'static str] = &["file", "order"];
+    const KEYS: &'static [&'static str] = &["file_name", "order"];
 
     fn files(config: &Config, _directory: Option<&str>) -> Result<Vec<String>, Error> {
         let twice = config.order.iter().enumerate().any(|(at, part)| config.order[..at].contains(part));
@@ -41,7 +41,7 @@ impl Format for PemBundle {
                 "`order` must name parts, each once: write a list such as `[certificate, key, host-authorities]`",
             ));
         }
-        Ok(vec![config.file.or("bundle.pem").to_owned()])
+        Ok(vec![config.file_name.or("bundle.pem").to_owned()])
     }
 
     fn render(config: &Config, material: &Material) -> Result<Vec<File>, Error> {
@@ -54,7 +54,7 @@ impl Format for PemBundle {
             Part::DatabaseAuthorities => Ok(authorities(&material.database_authorities)),
         };
         Ok(vec![File {
-            path: config.file.or("bundle.pem").to_owned(),
+            path: config.file_name.or("bundle.pem").to_owned(),
             pieces: config.order.iter().map(piece).collect::<Result<_, Error>>()?,
         }])
     }
