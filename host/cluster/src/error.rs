@@ -75,6 +75,9 @@ fn explain_tls(route: &Route, error: &rustls::Error) -> String {
         Tls::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             format!("the certificate of {route} has expired, or this machine's clock is wrong")
         }
+        Tls::InvalidCertificate(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
+            format!("the certificate of {route} is not valid yet: this machine's clock is behind, set it")
+        }
         Tls::InvalidMessage(_) => format!("{route} does not speak TLS"),
         Tls::AlertReceived(AlertDescription::CertificateExpired) => {
             "the cluster says that the bot's certificate has expired".into()
@@ -166,6 +169,8 @@ pub(crate) fn with_remedy(mut failure: Failure) -> Failure {
         "the token is wrong, expired or already used: create a new one and set `onboarding.token`"
     } else if says("match any allow rules") {
         "the token is known, and its `spec` allows other machines than this one: compare it (`tctl get token/NAME`) with what this machine is"
+    } else if ["has expired", "have expired", "is expired", "not valid yet", "in the future"].into_iter().any(says) {
+        "what proves this machine is good for minutes: compare its clock (`date -u`) with the cluster's"
     } else if says("connected to the wrong endpoint") || says("join method is") {
         "set `onboarding.join_method` to the method of the token"
     } else {
@@ -218,6 +223,24 @@ mod tests {
         let failure = status(&route(), &tonic::Status::permission_denied(gate));
         assert_eq!(failure.kind, FailureKind::Unsupported);
         assert!(failure.message.starts_with(gate) && failure.message.contains("TBOT_CLIENT_VERSION"), "{failure}");
+    }
+
+    #[test]
+    fn a_wrong_clock_is_named() {
+        use rustls::CertificateError::{Expired, NotValidYet};
+        for error in [Expired, NotValidYet] {
+            let words = explain(&route(), &rustls::Error::InvalidCertificate(error));
+            assert!(words.starts_with("the certificate of localhost:3080 ") && words.contains("clock"), "{words}");
+        }
+        for message in [
+            "client credentials have expired",
+            "the attested document has expired",
+            "square/go-jose/jwt: validation failed, token is expired (exp)",
+            "square/go-jose/jwt: validation failed, token not valid yet (nbf)",
+        ] {
+            let failure = with_remedy(Failure::new(FailureKind::Denied, message));
+            assert!(failure.message.starts_with(message) && failure.message.contains("`date -u`"), "{failure}");
+        }
     }
 
     #[test]

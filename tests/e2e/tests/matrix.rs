@@ -66,6 +66,11 @@ impl Site {
         let session_tick = std::time::Duration::from_millis(50);
         let options = Options { release, suite, strip_alpn, platforms, session_tick, ..Options::default() };
         let world = World::with(options).await;
+        let aws = world.path("home/.aws");
+        std::fs::create_dir_all(&aws).unwrap();
+        std::fs::write(aws.join("credentials"), "[ci]\naws_access_key_id = AKID\naws_secret_access_key = secret\n")
+            .unwrap();
+        std::fs::write(aws.join("config"), "[profile ci]\nregion = eu-west-1\n").unwrap();
         let metadata = MetadataService::start(cloud, machine).await.unwrap();
         let http_proxy = http_proxy(world.cluster.proxy_addr().port()).await;
         Self { world, metadata, jwt, http_proxy }
@@ -114,8 +119,7 @@ impl Site {
         );
         std::fs::write(&file, config).unwrap();
         let mut command = self.world.run(&["start", "--oneshot", "-c", file.to_str().unwrap()]);
-        command.env("TBOT_GITLAB_JWT", &self.jwt).env("AWS_REGION", "eu-west-1");
-        command.env("AWS_ACCESS_KEY_ID", "AKID").env("AWS_SECRET_ACCESS_KEY", "secret");
+        command.env("TBOT_GITLAB_JWT", &self.jwt).env("HOME", self.world.path("home")).env("AWS_PROFILE", "ci");
         if route == Route::HttpProxy {
             command.env("HTTPS_PROXY", format!("http://{}", self.http_proxy));
         }

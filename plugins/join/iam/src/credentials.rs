@@ -1,15 +1,20 @@
-//! Where AWS puts credentials: environment, container, instance, in this order.
+//! Where AWS puts credentials: environment, a profile's files, container, instance, in this order.
 
 use tbot_sdk::Error;
-use tbot_sdk::host::{http, input};
+use tbot_sdk::host::{clock, http, input};
+
+use crate::profile::Profile;
 
 /// Where every instance finds its metadata service.
 const INSTANCE: &str = "http://169.254.169.254";
 /// Where ECS has a task's credentials.
 const CONTAINER: &str = "http://169.254.170.2";
 
+/// Pauses before an answer "not now" is asked for again, milliseconds: four requests have to fit the deadline of 10 s.
+const PAUSES: [u32; 2] = [500, 1500];
+
 /// An access key. Never shown.
-#[derive(serde::Deserialize)]
+#[derive(Clone, serde::Deserialize)]
 pub(crate) struct Credentials {
     #[serde(rename = "AccessKeyId")]
     pub(crate) id: String,
@@ -21,12 +26,20 @@ pub(crate) struct Credentials {
 
 /// The credentials, and the region to sign for.
 pub(crate) fn find() -> Result<(Credentials, String), Error> {
-    let region = [variable("AWS_REGION")?, variable("AWS_DEFAULT_REGION")?].into_iter().flatten().next();
-    let (credentials, region) = match (environment()?, container()?) {
-        (Some(credentials), _) | (None, Some(credentials)) => {
-            (credentials, region.map_or_else(|| Instance::new()?.region(), Ok)?)
-        }
-        (None, None) => {
+    let profile = Profile::read()?;
+    let region = [variable("AWS_REGION")?, variable("AWS_DEFAULT_REGION")?, profile.region.clone()];
+    let region = region.into_iter().flatten().next();
+    let known = match environment()? {
+        Some(credentials) => Some(credentials),
+        None => match profile.credentials()? {
+            Some(credentials) => Some(credentials),
+            None => container()?,
+        },
+    };
+    let (credentials, region) = match (known, region) {
+        (Some(credentials), Some(region)) => (credentials, region),
+        (Some(credentials), None) => (credentials, Instance::new()?.region()?),
+        (None, region) => {
             let instance = Instance::new()?;
             (instance.credentials()?, region.map_or_else(|| instance.region(), Ok)?)
         }
@@ -41,7 +54,7 @@ pub(crate) fn find() -> Result<(Credentials, String), Error> {
     Ok((credentials, region))
 }
 
-fn variable(name: &str) -> Result<Option<String>, Error> {
+pub(crate) fn variable(name: &str) -> Result<Option<String>, Error> {
     Ok(input::environment(name)?.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()))
 }
 
@@ -108,11 +121,17 @@ impl Instance {
 
 /// The body of a successful answer, without white space around it.
 fn ask(who: &str, request: &http::Request, remedy: &str) -> Result<String, Error> {
-    let answer = http::send(request)
-        .map_err(|e| Error { message: format!("{who} does not answer: {}: {remedy}", e.message), ..e })?;
-    match answer.status {
-        200 => Ok(String::from_utf8_lossy(&answer.body).trim().to_owned()),
-        429 | 500.. => Err(Error::unavailable(format!("{who} answers {}, it is tried again later", answer.status))),
-        status => Err(Error::denied(format!("{who} refuses with {status}: {remedy}"))),
+    let mut pauses = PAUSES.into_iter();
+    loop {
+        let answer = http::send(request)
+            .map_err(|e| Error { message: format!("{who} does not answer: {}: {remedy}", e.message), ..e })?;
+        match answer.status {
+            200 => return Ok(String::from_utf8_lossy(&answer.body).trim().to_owned()),
+            status @ (429 | 500..) => match pauses.next() {
+                Some(pause) => clock::wait(pause),
+                None => return Err(Error::unavailable(format!("{who} answers {status}, it is tried again later"))),
+            },
+            status => return Err(Error::denied(format!("{who} refuses with {status}: {remedy}"))),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Join method `iam`: a signed `sts:GetCallerIdentity` request that holds the cluster's challenge (wire §c.3).
 
 mod credentials;
+mod profile;
 mod signature;
 
 use tbot_sdk::{Attempt, Error, Join, Method, Opening, Proof};
@@ -120,6 +121,61 @@ mod tests {
         let (request, machine) = prove(Some("c"), machine);
         request.unwrap();
         assert_eq!(machine.requests[0].headers[0].value, "jwt");
+    }
+
+    const HOME: (&str, &str) = ("HOME", "/home/bot");
+
+    fn profiles(variables: &[(&str, &str)]) -> Machine {
+        let credentials = "[default]\naws_access_key_id = DEFAULT\naws_secret_access_key=s3cret\n# a = b\n[ci]\n\
+            aws_access_key_id=CI\naws_secret_access_key=s3cret\naws_session_token = session\n[role]\nregion=x-1\n";
+        let config = "[default]\nregion = eu-west-1\n\n[profile ci]\nregion=eu-west-2\n[ci]\nregion=no-1\n";
+        let machine = Machine::default().environment(&[HOME]).environment(variables);
+        machine.file("/home/bot/.aws/credentials", credentials).file("/home/bot/.aws/config", config)
+    }
+
+    #[test]
+    fn a_profile_has_keys_and_a_region() {
+        for (variables, key, region) in [
+            (&[][..], "DEFAULT", "eu-west-1"),
+            (&[("AWS_PROFILE", "ci")], "CI", "eu-west-2"),
+            (&[("AWS_PROFILE", "ci"), ("AWS_REGION", "us-east-1")], "CI", "us-east-1"),
+            (&[("AWS_ACCESS_KEY_ID", "ENV"), ("AWS_SECRET_ACCESS_KEY", "s")], "ENV", "eu-west-1"),
+        ] {
+            let (request, machine) = prove(Some("c"), profiles(variables));
+            let request = request.unwrap();
+            assert!(request.contains(&format!("Credential={key}/19700101/{region}/sts/aws4_request")), "{request}");
+            assert_eq!(request.contains("x-amz-security-token: session\r\n"), key == "CI");
+            assert!(machine.requests.is_empty());
+        }
+        let elsewhere = [("AWS_SHARED_CREDENTIALS_FILE", "/c"), ("AWS_REGION", "us-east-1")];
+        let machine = profiles(&elsewhere).file("/c", "[default]\naws_access_key_id=C\naws_secret_access_key=s\n");
+        assert!(prove(Some("c"), machine).0.unwrap().contains("Credential=C/"));
+        for profile in ["role", "missing"] {
+            let refused = prove(Some("c"), profiles(&[("AWS_PROFILE", profile)])).0.unwrap_err();
+            assert!(refused.message.contains(&format!("profile `{profile}` has no")), "{}", refused.message);
+        }
+        let gone = prove(Some("c"), profiles(&[("AWS_CONFIG_FILE", "/gone")])).0.unwrap_err();
+        assert!(gone.message.starts_with("`AWS_CONFIG_FILE`: "), "{}", gone.message);
+    }
+
+    #[test]
+    fn not_now_is_asked_again_and_not_for_ever() {
+        for status in [429, 500, 503] {
+            let mut left = 2;
+            let (request, machine) = prove(
+                Some("c"),
+                Machine::default().server(move |request| {
+                    left -= i32::from(left > 0);
+                    if left > 0 { answer(status, "") } else { instance(request) }
+                }),
+            );
+            request.unwrap();
+            assert_eq!((machine.requests.len(), machine.milliseconds), (5, 500), "{status}");
+        }
+        let (refused, machine) = prove(Some("c"), Machine::default().server(|_| answer(429, "")));
+        let refused = refused.unwrap_err();
+        assert_eq!((refused.kind, machine.requests.len()), (ErrorKind::Unavailable, 3));
+        assert!(refused.message.contains("answers 429"), "{}", refused.message);
     }
 
     #[test]
