@@ -8,8 +8,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Length of a frame's header in bytes.
 const HEADER: usize = 4;
-/// The largest frame that is sent, so that header and payload fill one TLS record of 16 KiB.
-const PAYLOAD: usize = 16 * 1024 - HEADER;
+/// The largest frame that is sent, so that header and payload are what TLS takes at once: four full records.
+const PAYLOAD: usize = 64 * 1024 - HEADER;
 
 /// A stream whose bytes travel in frames. Frames of any length are read.
 pub(crate) struct PingStream<S> {
@@ -37,7 +37,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PingStream<S> {
             }
             self.written += n;
         }
-        self.frame.clear();
+        // Nothing is kept for a connection that may be idle from now on.
+        self.frame = Vec::new();
         self.written = 0;
         Poll::Ready(Ok(()))
     }
@@ -81,6 +82,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for PingStream<S> {
             return Poll::Ready(Ok(0));
         }
         let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
+        this.frame.reserve_exact(HEADER + payload.len());
         this.frame.extend_from_slice(&length.to_be_bytes());
         this.frame.extend_from_slice(payload);
         // The frame is taken whether or not all of it leaves now: the rest goes with the next write or flush.

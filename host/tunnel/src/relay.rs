@@ -1,5 +1,6 @@
 //! Bytes both ways: each direction waits for the slower side, ends on its own, and both end when nothing has moved for long.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Buffer of each direction in bytes: one TLS record.
-const BUFFER: usize = 16 * 1024;
+/// Read at once, in bytes: with the header of a frame, as much as TLS takes at once.
+const BUFFER: usize = 64 * 1024 - 4;
 /// How many looks at the traffic make one idle time.
 const LOOKS: u32 = 4;
 
@@ -46,12 +47,89 @@ pub(crate) async fn relay(
             last = now;
         }
     };
+    let (mut up, mut down) = (Direction::default(), Direction::default());
+    let both = std::future::poll_fn(|cx| {
+        let up = up.poll(cx, client, &mut service)?;
+        let down = down.poll(cx, &mut service, client)?;
+        if up.is_ready() && down.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
+    });
     let idle = tokio::select! {
         // The client's own errors are its own affair, the service's are in the meter.
-        _ = copy_bidirectional_with_sizes(client, &mut service, BUFFER, BUFFER) => false,
+        _ = both => false,
         () = still => true,
     };
     Relayed { up: service.up, down: service.down, fault: service.fault, idle }
+}
+
+thread_local! {
+    /// One for all connections of a thread: what is read is written before anything else is read. So an idle connection holds none.
+    static BYTES: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into());
+}
+
+/// Half of a relay.
+#[derive(Default)]
+struct Direction {
+    /// What the writer has not taken yet.
+    rest: Vec<u8>,
+    /// The writer has bytes to send.
+    unsent: bool,
+    reader_ended: bool,
+    ended: bool,
+}
+
+impl Direction {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut (impl AsyncRead + Unpin),
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
+        BYTES.with_borrow_mut(|bytes| {
+            while !self.ended {
+                let rest = std::mem::take(&mut self.rest);
+                if !rest.is_empty() {
+                    ready!(self.poll_write(cx, &rest, writer))?;
+                } else if self.reader_ended {
+                    ready!(Pin::new(&mut *writer).poll_shutdown(cx))?;
+                    self.ended = true;
+                } else {
+                    let mut buf = ReadBuf::new(bytes);
+                    match Pin::new(&mut *reader).poll_read(cx, &mut buf)? {
+                        Poll::Ready(()) if buf.filled().is_empty() => self.reader_ended = true,
+                        Poll::Ready(()) => ready!(self.poll_write(cx, buf.filled(), writer))?,
+                        Poll::Pending if self.unsent => {
+                            ready!(Pin::new(&mut *writer).poll_flush(cx))?;
+                            self.unsent = false;
+                            return Poll::Pending;
+                        }
+                        Poll::Pending => return Poll::Pending,
+                    }
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    /// Writes all of it, or keeps what is left.
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut bytes: &[u8],
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
+        self.unsent = true;
+        while !bytes.is_empty() {
+            match Pin::new(&mut *writer).poll_write(cx, bytes)? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(n) => bytes = &bytes[n..],
+                Poll::Pending => {
+                    self.rest = bytes.to_vec();
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// Counts what goes to and comes from the service, and keeps its error.

@@ -1,5 +1,7 @@
 //! Measures the release build against the stand-in cluster: `cargo xtask bench`. Figures are medians; quote them with the machine.
 
+mod tunnel;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -7,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use identity::{Authorities, KeyAlgorithm, Material, Output, PrivateKey, TlsCertificate};
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use sandbox::{Engine, Grants, Kind, OutputPlugin};
 use stand_in::{Greeter, Options, StandIn, Token};
 
@@ -22,7 +24,8 @@ fn main() -> Result<()> {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     match arguments.split_first() {
         Some((word, command)) if word == "--measure" => measure(command),
-        _ => tokio::runtime::Runtime::new()?.block_on(bench()),
+        Some((word, _)) if word == "tunnel" => tokio::runtime::Runtime::new()?.block_on(bench(false)),
+        _ => tokio::runtime::Runtime::new()?.block_on(bench(true)),
     }
 }
 
@@ -39,11 +42,23 @@ fn measure(command: &[std::ffi::OsString]) -> Result<()> {
     Ok(())
 }
 
-async fn bench() -> Result<()> {
+async fn bench(all: bool) -> Result<()> {
+    // The application behind the tunnel and three ends of its connections are in this process.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let tbot = std::env::current_exe()?.with_file_name("tbot");
     let size = std::fs::metadata(&tbot).context("build it first: cargo xtask build")?.len();
     println!("binary                     {:>8.1} MB", size as f64 / 1e6);
     let world = World::start().await?;
+    if all {
+        renewals(&world, &tbot).await?;
+    }
+    let out = world.tunnelled(&tbot).await?;
+    // It blocks; the cluster goes on beside it.
+    tokio::task::spawn_blocking(move || tunnel::tunnel(&world, &tbot, &out)).await?
+}
+
+async fn renewals(world: &World, tbot: &Path) -> Result<()> {
     println!("\none-shot, restarted        wall ms   CPU ms  peak RSS MiB");
     for (name, applications, databases) in
         [("1 application", 1, 0), ("1 database", 0, 1), ("8 mixed", 4, 4), ("200 mixed", 100, 100)]
@@ -51,7 +66,7 @@ async fn bench() -> Result<()> {
         let config = world.configure(name, applications, databases)?;
         let mut runs = Vec::new();
         for run in 0..if applications + databases > 100 { 2 } else { RUNS + 1 } {
-            let figures = world.oneshot(&tbot, &config).await?;
+            let figures = world.oneshot(tbot, &config).await?;
             // The first one joins.
             if run > 0 {
                 runs.push(figures);
@@ -65,7 +80,7 @@ async fn bench() -> Result<()> {
         println!("{name:<24} {:>9.0} {:>8.0} {:>13.1}", median(|r| r[0]), median(|r| r[1]), median(|r| r[2]) / 1024.0);
     }
     let config = world.configure("8 mixed", 4, 4)?;
-    println!("\nidle daemon, 8 outputs     {:>8.1} MiB RSS", world.idle(&tbot, &config).await?);
+    println!("\nidle daemon, 8 outputs     {:>8.1} MiB RSS", world.idle(tbot, &config).await?);
     println!("one isolated plugin call   {:>8.1} µs (render, store to drop, median of {CALLS})", plugin_call().await?);
     Ok(())
 }
@@ -82,6 +97,7 @@ impl World {
         let app = Greeter::start("hello\n").await?;
         let control = cluster.control();
         control.add_app("grafana-example", "grafana.localhost", &app.uri());
+        control.add_app(tunnel::APP, "echo.localhost", &format!("tcp://{}", tunnel::application()?));
         control.add_database("example-server", "postgres", "localhost:5432");
         control.add_token(Token {
             name: "bench-token".into(),
@@ -114,6 +130,19 @@ impl World {
         Ok(file)
     }
 
+    /// A directory with the certificate for the application behind the tunnel.
+    async fn tunnelled(&self, tbot: &Path) -> Result<PathBuf> {
+        let config = self.configure("tunnel", 1, 0)?;
+        let text = std::fs::read_to_string(&config)?.replace("grafana-example", tunnel::APP);
+        std::fs::write(&config, text)?;
+        self.oneshot(tbot, &config).await?;
+        Ok(config.with_file_name("out0"))
+    }
+
+    fn web_ca(&self) -> PathBuf {
+        self.folder.path().join("web-ca.pem")
+    }
+
     async fn oneshot(&self, tbot: &Path, config: &Path) -> Result<[f64; 3]> {
         let mut command = tokio::process::Command::new(std::env::current_exe()?);
         command.arg("--measure").arg(tbot).args(["start", "--oneshot", "-c"]).arg(config);
@@ -128,12 +157,16 @@ impl World {
         let mut daemon = tokio::process::Command::new(tbot);
         let mut daemon = daemon.args(["start", "-c"]).arg(config).stderr(Stdio::null()).kill_on_drop(true).spawn()?;
         tokio::time::sleep(IDLE).await;
-        let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id().context("it ended")?))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kibibytes: f64 = line.trim().trim_end_matches(" kB").parse()?;
+        let kibibytes = resident_kibibytes(daemon.id().context("it ended")?)?;
         daemon.kill().await?;
         Ok(kibibytes / 1024.0)
     }
+}
+
+fn resident_kibibytes(process: u32) -> Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
 async fn plugin_call() -> Result<f64> {

@@ -18,6 +18,9 @@ use super::stream::Stream;
 /// How often the server says that it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
+/// Length of a frame's own length.
+const HEADER: usize = 4;
+
 /// Bytes in flight between the frames and what is inside.
 const BUFFER: usize = 64 * 1024;
 
@@ -43,15 +46,15 @@ pub(crate) async fn pinged<F: Future<Output = Result<()>>>(
         Ok(to_inside.shutdown().await?)
     };
     let outbound = async {
-        let mut buffer = vec![0; BUFFER];
+        let mut frame = vec![0; HEADER + BUFFER];
         loop {
-            let length = match timeout(KEEP_ALIVE, from_inside.read(&mut buffer)).await {
+            let length = match timeout(KEEP_ALIVE, from_inside.read(&mut frame[HEADER..])).await {
                 Ok(Ok(0)) => return Ok(write.shutdown().await?),
                 Ok(length) => length?,
                 Err(_) => 0,
             };
-            write.write_u32(length as u32).await?;
-            write.write_all(&buffer[..length]).await?;
+            frame[..HEADER].copy_from_slice(&(length as u32).to_be_bytes());
+            write.write_all(&frame[..HEADER + length]).await?;
             write.flush().await?;
         }
     };
