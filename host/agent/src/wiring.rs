@@ -208,8 +208,8 @@ async fn job(
     warnings: &mut Vec<Mistake>,
 ) -> Result<OutputJob, Failure> {
     let plugin = catalog.output(&output.kind).await.map_err(|e| e.context("type"))?;
-    let unknown = unknown(&output.options, &plugin.description().keys, &output.kind);
-    warnings.extend(unknown.into_iter().map(|(key, message)| output.mistake(&key, message)));
+    let ignored = unknown(&output.options, &plugin.description().keys, &output.kind);
+    warnings.extend(ignored.into_iter().map(|(key, message)| output.mistake(&key, message)));
     let settings = OutputSettings {
         name: output.name.clone(),
         kind: output.kind.clone(),
@@ -223,6 +223,11 @@ async fn job(
         executable: executable.to_owned(),
     };
     let job = OutputJob::new(settings, catalog).await?;
+    for (name, options, keys) in job.formats() {
+        let options = serde_json::from_str(options).unwrap_or_default();
+        let ignored = unknown(&options, keys, name).into_iter();
+        warnings.extend(ignored.map(|(key, message)| output.mistake(&format!("format.{key}"), message)));
+    }
     for (kind, name) in plugins_of(&job) {
         if catalog.grants(kind, name)?.withhold_the_key() {
             let kind = kind.name();
@@ -243,7 +248,7 @@ fn plugins_of(job: &OutputJob) -> impl Iterator<Item = (Kind, &str)> {
         "database-tunnel" => "database",
         own => own,
     };
-    [(Kind::Output, output)].into_iter().chain(job.formats().map(|name| (Kind::Format, name)))
+    [(Kind::Output, output)].into_iter().chain(job.formats().map(|(name, ..)| (Kind::Format, name)))
 }
 
 fn hook(on_change: &OnChange) -> Hook {

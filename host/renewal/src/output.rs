@@ -109,9 +109,9 @@ impl OutputJob {
         self.plan.files.iter().chain(more).map(String::as_str)
     }
 
-    /// Names of the format plugins that it uses.
-    pub fn formats(&self) -> impl Iterator<Item = &str> {
-        self.formats.iter().map(|format| format.name.as_str())
+    /// The format plugins that it uses: name, configuration (JSON), and the keys that the plugin knows.
+    pub fn formats(&self) -> impl Iterator<Item = (&str, &str, &[String])> {
+        self.formats.iter().map(|one| (&*one.name, &*one.config, &*one.format.description().keys))
     }
 
     /// The unique name.

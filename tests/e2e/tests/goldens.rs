@@ -177,3 +177,36 @@ async fn chosen_names_in_every_schema() {
         }
     }
 }
+
+/// Not only the host's part of each example is right, but every plugin's, too.
+#[test]
+fn every_example_is_understood_by_its_plugins() {
+    let tbot = |command: &str, path: &Path| {
+        let mut tbot = std::process::Command::new(binary());
+        tbot.args([command, "-c"]).arg(path).env_clear().output().unwrap()
+    };
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/configs");
+    let mut count = 0;
+    for entry in std::fs::read_dir(&examples).unwrap() {
+        let path = entry.unwrap().path();
+        let output = tbot("plan", &path);
+        let said = harness::text(&output);
+        let excused = match path.file_name().unwrap().to_str().unwrap() {
+            "readers.yaml" => said.contains("unknown user app"),
+            "third-party-template.yaml" => said.contains("rust_properties.wasm: No such file"),
+            _ => false,
+        };
+        assert!(output.status.success() || excused, "{}: {said}", path.display());
+        let said = harness::text(&tbot("validate", &path));
+        assert!(!said.contains("no such key"), "{}: {said}", path.display());
+        count += 1;
+    }
+    assert!(count >= 19, "{count} examples");
+    let folder = tempfile::tempdir().unwrap();
+    let mistyped = folder.path().join("tbot.yaml");
+    let formats = std::fs::read_to_string(examples.join("formats.yaml")).unwrap();
+    std::fs::write(&mistyped, formats.replace("prefix:", "prefx:")).unwrap();
+    let said = harness::text(&tbot("validate", &mistyped));
+    let wanted = "outputs[0].format.prefx: `tls` has no such key, it is ignored: did you mean `prefix`?";
+    assert!(said.contains(wanted), "{said}");
+}
