@@ -5,8 +5,6 @@ use cbc::cipher::{BlockModeEncrypt, KeyIvInit};
 use der::asn1::{Any, BmpString, ObjectIdentifier as Oid, OctetString, SetOfVec};
 use der::{Encode, Sequence, Tag, ValueOrd};
 use hmac::{Hmac, KeyInit, Mac};
-use pkcs5::EncryptionScheme;
-use pkcs5::pbes2::Parameters;
 use sha2::{Digest, Sha256};
 
 /// Rounds of every derivation: what `keytool` of Java 17 takes. More would not make up for a weak password, and each start of a client pays.
@@ -19,6 +17,10 @@ const CERTIFICATE_BAG: Oid = Oid::new_unwrap("1.2.840.113549.1.12.10.1.3");
 const X509_CERTIFICATE: Oid = Oid::new_unwrap("1.2.840.113549.1.9.22.1");
 const FRIENDLY_NAME: Oid = Oid::new_unwrap("1.2.840.113549.1.9.20");
 const LOCAL_KEY_ID: Oid = Oid::new_unwrap("1.2.840.113549.1.9.21");
+const PBES2: Oid = Oid::new_unwrap("1.2.840.113549.1.5.13");
+const PBKDF2: Oid = Oid::new_unwrap("1.2.840.113549.1.5.12");
+const HMAC_SHA256: Oid = Oid::new_unwrap("1.2.840.113549.2.9");
+const AES256_CBC: Oid = Oid::new_unwrap("2.16.840.1.101.3.4.1.42");
 const SHA256: Oid = Oid::new_unwrap("2.16.840.1.101.3.4.2.1");
 /// Oracle's: without it Java lists no certificate as trusted.
 const TRUSTED_KEY_USAGE: Oid = Oid::new_unwrap("2.16.840.1.113894.746875.1.1");
@@ -77,12 +79,17 @@ impl Store {
 
     fn encrypted(&self, password: &str, plain: &[u8]) -> Result<Encrypted, Failed> {
         let (salt, iv) = (self.salt("salt", plain)?, self.salt("iv", plain)?);
-        let parameters = Parameters::generate_pbkdf2_sha256_aes256cbc(ROUNDS, &salt, iv).map_err(|_| Failed)?;
         let mut key = [0; 32];
         pbkdf2::pbkdf2::<Hmac<Sha256>>(password.as_bytes(), &salt, ROUNDS, &mut key).map_err(|_| Failed)?;
         let cipher = cbc::Encryptor::<aes::Aes256>::new(&key.into(), &iv.into());
         let contents = OctetString::new(cipher.encrypt_padded_vec::<Pkcs7>(plain))?;
-        Ok(Encrypted { algorithm: Any::encode_from(&EncryptionScheme::from(parameters))?, contents })
+        let prf = Algorithm { oid: HMAC_SHA256, parameters: Any::null() };
+        let derivation = Derivation { salt: OctetString::new(salt)?, rounds: ROUNDS, prf };
+        let scheme = Scheme {
+            derivation: Algorithm { oid: PBKDF2, parameters: Any::encode_from(&derivation)? },
+            cipher: Algorithm { oid: AES256_CBC, parameters: Any::new(Tag::OctetString, iv)? },
+        };
+        Ok(Encrypted { algorithm: Algorithm { oid: PBES2, parameters: Any::encode_from(&scheme)? }, contents })
     }
 
     /// There is no source of chance here. To everybody without the private key this is one, and new with every change of the contents.
@@ -151,15 +158,28 @@ struct EncryptedData {
 #[derive(Sequence)]
 struct EncryptedContentInfo {
     kind: Oid,
-    algorithm: Any,
+    algorithm: Algorithm,
     #[asn1(context_specific = "0", tag_mode = "IMPLICIT")]
     contents: OctetString,
 }
 
 #[derive(Sequence)]
 struct Encrypted {
-    algorithm: Any,
+    algorithm: Algorithm,
     contents: OctetString,
+}
+
+#[derive(Sequence)]
+struct Scheme {
+    derivation: Algorithm,
+    cipher: Algorithm,
+}
+
+#[derive(Sequence)]
+struct Derivation {
+    salt: OctetString,
+    rounds: u32,
+    prf: Algorithm,
 }
 
 #[derive(Sequence)]
