@@ -4,16 +4,19 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body_util::Limited;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tonic::body::Body;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tower::util::MapResponse;
 
 use crate::address::Route;
 use crate::dialer::Stream;
@@ -30,16 +33,22 @@ const PING_INTERVAL: Duration = Duration::from_secs(61);
 pub(crate) const PEEK: Duration = Duration::from_secs(2);
 /// The largest answer that is read: a thousand resources of a few KiB, and room.
 pub(crate) const ANSWER_BYTES: usize = 32 << 20;
+/// All messages of one call: what follows a whole answer is read on, and a cluster that never ends would never let go. A watch that
+/// has brought so much is opened again.
+const STREAM_BYTES: usize = ANSWER_BYTES + (1 << 20);
 
 /// TLS over whatever carries it.
 pub(crate) type Tls = TlsStream<Box<dyn Stream>>;
 
-/// A connection that says which version it speaks.
-pub(crate) type Connection = InterceptedService<Channel, SpeaksVersion>;
+/// A connection that says which version it speaks, and whose answers end.
+pub(crate) type Connection = InterceptedService<MapResponse<Channel, fn(Answer) -> Answer>, SpeaksVersion>;
+type Answer = http::Response<Body>;
 
 /// The same connection, saying that it speaks `version`.
 pub(crate) fn speaking(channel: Channel, version: Option<&str>) -> Connection {
-    InterceptedService::new(channel, SpeaksVersion(version.and_then(|version| version.parse().ok())))
+    let bounded: fn(Answer) -> Answer = |answer| answer.map(|body| Body::new(Limited::new(body, STREAM_BYTES)));
+    let version = SpeaksVersion(version.and_then(|version| version.parse().ok()));
+    InterceptedService::new(MapResponse::new(channel, bounded), version)
 }
 
 /// Adds the metadata key `version` (wire §f.3), once it is known which one the cluster lets in; without one it lets everybody in (wire §d.5).

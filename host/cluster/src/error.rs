@@ -119,6 +119,11 @@ pub(crate) fn status(route: &Route, status: &tonic::Status) -> Failure {
                 ),
             );
         }
+        // Clusters do not answer so: it is how what they sent reads.
+        Code::Internal | Code::OutOfRange | Code::DataLoss => {
+            let words = format!("{route} answered what cannot be read: {message}");
+            return Failure::new(FailureKind::Unavailable, words);
+        }
         Code::Unimplemented => FailureKind::Unsupported,
         _ => FailureKind::Denied,
     };
@@ -215,6 +220,13 @@ mod tests {
         }
         assert_eq!(status(&route(), &tonic::Status::unavailable("x")).kind, FailureKind::Unavailable);
         assert_eq!(status(&route(), &tonic::Status::unimplemented("x")).kind, FailureKind::Unsupported);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_refusal() {
+        let failure = status(&route(), &tonic::Status::internal("failed to decode"));
+        assert_eq!(failure.kind, FailureKind::Unavailable);
+        assert_eq!(failure.message, "localhost:3080 answered what cannot be read: failed to decode");
     }
 
     #[test]

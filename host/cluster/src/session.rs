@@ -35,6 +35,9 @@ const IN_FLIGHT: usize = 8;
 /// Outputs that renew together share one answer; the watch and this bound keep it fresh.
 const AUTHORITIES_AGE: Duration = Duration::from_secs(30);
 
+/// All authorities of one kind: as much as one file of an output may hold, which is that of six hundred leaf clusters.
+const AUTHORITIES_BYTES: usize = 1 << 20;
+
 /// Makes calls over one connection: bounded in number, time and size, with failures in words.
 #[derive(Clone)]
 pub(crate) struct Caller {
@@ -138,7 +141,7 @@ impl GrpcSession {
             .filter_map(authority)
             .collect();
         all.sort_by_key(|authority| authority.cluster != self.info.name);
-        Ok(all)
+        bounded(kind, all)
     }
 }
 
@@ -240,8 +243,9 @@ pub(crate) fn certify(request: &mut UserCertsRequest, key: &PublicKey, version: 
 fn unanswered(error: &tonic::Status, failure: Failure) -> Failure {
     use tonic::Code;
     let mut source = std::error::Error::source(error);
-    let mut lost =
-        source.is_some() || matches!(error.code(), Code::Cancelled | Code::DeadlineExceeded | Code::Unavailable);
+    let unclear =
+        [Code::Cancelled, Code::DeadlineExceeded, Code::Unavailable, Code::Internal, Code::OutOfRange, Code::DataLoss];
+    let mut lost = source.is_some() || unclear.contains(&error.code());
     while let Some(current) = source {
         lost &= !current.is::<tonic::ConnectError>();
         source = current.source();
@@ -271,6 +275,20 @@ pub(crate) fn authority(resource: CertAuthorityV2) -> Option<Authority> {
     Some(authority)
 }
 
+/// Refuses more than any file could hold, before a plugin meets it.
+fn bounded(kind: &str, all: Vec<Authority>) -> Result<Vec<Authority>, Failure> {
+    let texts = all.iter().flat_map(|authority| authority.tls_certificates.iter().chain(&authority.ssh_keys));
+    let bytes: usize = texts.map(String::len).sum();
+    if bytes > AUTHORITIES_BYTES {
+        let message = format!(
+            "{kind} authorities: the cluster names {} with {bytes} bytes, and a file holds {AUTHORITIES_BYTES}: remove leaf clusters that are gone (`tctl rm rc/NAME`)",
+            all.len()
+        );
+        return Err(Failure::new(FailureKind::Denied, message));
+    }
+    Ok(all)
+}
+
 /// Does the event say that clients have to renew? (wire §f.9)
 pub(crate) fn rotation_step(event: &Event, cluster: &str) -> bool {
     let Some(event::Resource::CertAuthority(authority)) = &event.resource else { return false };
@@ -292,6 +310,7 @@ mod tests {
         for (error, kind) in [
             (tonic::Status::unavailable("x"), FailureKind::AnswerLost),
             (tonic::Status::cancelled("Timeout expired"), FailureKind::AnswerLost),
+            (tonic::Status::internal("failed to decode"), FailureKind::AnswerLost),
             (tonic::Status::permission_denied("x"), FailureKind::Denied),
             (tonic::Status::failed_precondition("try the request again"), FailureKind::Denied),
             (tonic::Status::unknown("x"), FailureKind::Denied),

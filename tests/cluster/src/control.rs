@@ -78,6 +78,17 @@ impl Control {
         Ok(())
     }
 
+    /// Adds so many leaf clusters at once, `leaf-0` and on. They share one authority, which makes them cheap.
+    ///
+    /// # Errors
+    /// When keys cannot be made.
+    pub fn add_leaves(&self, count: usize) -> Result<()> {
+        let one = Authority::new(AuthorityKind::Host, "leaf", self.0.options.release)?;
+        let leaves = (0..count).map(|number| (format!("leaf-{number}"), one.clone()));
+        self.0.registry().leaves.extend(leaves);
+        Ok(())
+    }
+
     /// A certificate for a database server on this machine, and whom it is to let in.
     ///
     /// # Errors

@@ -13,6 +13,21 @@ pub enum Fault {
     Cut,
     /// Does what was asked, then cuts the connection: the client cannot know.
     LoseAnswer,
+    /// Does nothing, and answers what no cluster would.
+    Hostile(Hostile),
+}
+
+/// An answer meant to do harm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hostile {
+    /// What is no message; JSON of other types.
+    Nonsense,
+    /// A message of a gibibyte, and its bytes as fast as they are taken.
+    Oversize,
+    /// One whole message after another, and no end.
+    Endless,
+    /// A byte now and then.
+    Trickle,
 }
 
 /// One request as it arrived.

@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 
 pub use api::bot_instances::Heartbeat;
 pub use control::Control;
-pub use faults::{Fault, Request};
+pub use faults::{Fault, Hostile, Request};
 pub use net::{backend::Greeter, database::DatabaseFiles};
 pub use options::{Options, Release, Suite};
 pub use pki::authority::{AuthorityKind, RotationPhase};

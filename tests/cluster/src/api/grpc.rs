@@ -80,6 +80,7 @@ impl Connection {
                     return Err(Refusal::Cut);
                 }
                 Fault::LoseAnswer => verdict = Verdict::LoseAnswer,
+                Fault::Hostile(how) => return Err(Refusal::Hostile(how)),
             }
         }
         if self.has_intermediaries {
@@ -113,7 +114,7 @@ pub(crate) async fn serve(connection: Arc<Connection>, request: Request<hyper::b
     let method = request.uri().path().to_owned();
     let version = request.headers().get("version").and_then(|value| value.to_str().ok()).map(str::to_owned);
     match connection.admit(&method, version).await {
-        Err(refusal) => refusal.status().into_http(),
+        Err(refusal) => refusal.grpc(),
         Ok(verdict) => {
             let response = route(&connection, &method, request.map(Body::new)).await;
             if verdict == Verdict::LoseAnswer {

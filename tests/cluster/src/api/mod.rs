@@ -4,6 +4,7 @@ pub(crate) mod auth_service;
 pub(crate) mod bot_instances;
 pub(crate) mod certificates;
 pub(crate) mod grpc;
+pub(crate) mod hostile;
 pub(crate) mod http_api;
 pub(crate) mod join;
 pub(crate) mod join_service;

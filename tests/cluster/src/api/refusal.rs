@@ -3,6 +3,9 @@
 use http::{Response, StatusCode};
 use tonic::{Code, Status, body::Body};
 
+use super::hostile;
+use crate::faults::Hostile;
+
 /// Why a request is refused, with the text for the client.
 #[derive(Debug, Clone)]
 pub(crate) enum Refusal {
@@ -14,6 +17,8 @@ pub(crate) enum Refusal {
     /// The connection must end without an answer.
     Cut,
     Internal(String),
+    /// No refusal: harm.
+    Hostile(Hostile),
 }
 
 impl std::fmt::Display for Refusal {
@@ -34,8 +39,17 @@ impl Refusal {
             Self::NotImplemented(message) => (Code::Unimplemented, message.as_str()),
             Self::Cut => (Code::Unavailable, "the connection is cut"),
             Self::Internal(message) => (Code::Unknown, message.as_str()),
+            Self::Hostile(_) => (Code::Unknown, "harm"),
         };
         Status::new(code, message)
+    }
+
+    /// The whole answer to a gRPC request.
+    pub fn grpc(&self) -> Response<Body> {
+        match self {
+            Self::Hostile(how) => hostile::grpc(*how),
+            refusal => refusal.status().into_http(),
+        }
     }
 
     pub fn response(&self) -> Response<Body> {
@@ -47,6 +61,7 @@ impl Refusal {
             Self::NotImplemented(message) => (StatusCode::NOT_IMPLEMENTED, message.as_str()),
             Self::Cut => (StatusCode::GATEWAY_TIMEOUT, "the connection is cut"),
             Self::Internal(message) => (StatusCode::INTERNAL_SERVER_ERROR, message.as_str()),
+            Self::Hostile(how) => return hostile::http(*how),
         };
         super::json::indented(code, &serde_json::json!({ "error": { "message": message } }))
     }

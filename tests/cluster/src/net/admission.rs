@@ -8,8 +8,8 @@ use crate::{
     state::State,
 };
 
-/// Records a connection under the name of its protocol and applies faults and locks. A connection has no answer to lose:
-/// [`Fault::LoseAnswer`] cuts it.
+/// Records a connection under the name of its protocol and applies faults and locks. A connection has no answer:
+/// [`Fault::LoseAnswer`] and [`Fault::Hostile`] cut it.
 pub(crate) async fn admit(state: &Arc<State>, method: &str, user: &str) -> Result<(), Refusal> {
     let (method, peer) = (method.to_owned(), user.to_owned());
     state.faults.record(Request { method: method.clone(), peer, port: "proxy", version: None });
@@ -19,7 +19,7 @@ pub(crate) async fn admit(state: &Arc<State>, method: &str, user: &str) -> Resul
             Fault::Unavailable => {
                 return Err(Refusal::ConnectionProblem(format!("the stand-in lets `{method}` fail")));
             }
-            Fault::Cut | Fault::LoseAnswer => return Err(Refusal::Cut),
+            Fault::Cut | Fault::LoseAnswer | Fault::Hostile(_) => return Err(Refusal::Cut),
         }
     }
     match state.faults.lock_on(user) {

@@ -130,6 +130,7 @@ impl KeySet {
 }
 
 /// An authority with what it trusts besides its active keys.
+#[derive(Clone)]
 pub(crate) struct Authority {
     pub kind: AuthorityKind,
     pub active: Arc<KeySet>,
