@@ -7,7 +7,9 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use harness::{APP, TOKEN, World, names, text};
-use stand_in::Fault;
+use stand_in::{Fault, Options, Release};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 
 const FILES: [&str; 9] = [
     ".write-test",
@@ -171,4 +173,95 @@ async fn a_cluster_that_cannot_answer_now_is_told_as_such_and_the_token_is_kept(
     world.fails().await;
     assert!(!world.path("store/tlscert").exists() && world.control.has_token(TOKEN));
     world.succeeds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authorities_to_trust_may_lie_in_a_folder_under_any_name() {
+    for world in [World::new().await, World::newest().await] {
+        let certificates = world.path("certificates");
+        std::fs::create_dir(&certificates).unwrap();
+        std::fs::rename(world.path("web-ca.pem"), certificates.join("ours.crt")).unwrap();
+        world.configure(&world.proxy(), "", &world.output(APP, "out"));
+        let mut command = world.tbot(&["--oneshot"]);
+        command.env_remove("SSL_CERT_FILE").env("SSL_CERT_DIR", format!("/no/such:{}", certificates.display()));
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_of_ip_version_6() {
+    let Ok(listener) = TcpListener::bind("[::1]:0").await else { return eprintln!("this machine has no IPv6") };
+    let world = World::new().await;
+    let (address, auth) = (listener.local_addr().unwrap(), world.cluster.auth_addr());
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            tokio::spawn(async move { copy_bidirectional(&mut near, &mut TcpStream::connect(auth).await?).await });
+        }
+    });
+    world.configure(&format!("auth_server: \"{address}\""), &world.pin(), &world.output(APP, "out"));
+    world.succeeds().await;
+    world.app_answers("out").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_with_a_long_name_and_a_leaf() {
+    for release in [Release::V15, Release::Newest] {
+        let cluster_name = format!("{}.example.com", "long".repeat(12));
+        let session_tick = Duration::from_millis(200);
+        let world = World::with(Options { cluster_name, release, session_tick, ..Options::default() }).await;
+        world.control.add_leaf("leaf.example.com").unwrap();
+        let path = world.path("leaf");
+        let leaf = format!(
+            "- {{type: identity, cluster: leaf.example.com, destination: {{type: directory, path: {}}}}}\n",
+            path.display()
+        );
+        world.control.add_bot_token("second", "direct", &["machine"]);
+        for (server, onboarding) in [(world.proxy(), String::new()), (world.auth(), world.pin())] {
+            let token = if onboarding.is_empty() { TOKEN } else { "second" };
+            world.configure(&server, &onboarding, &format!("{}{leaf}", world.output(APP, "out")));
+            let yaml = world.read("tbot.yaml").replace(TOKEN, token);
+            std::fs::write(world.path("tbot.yaml"), yaml).unwrap();
+            world.succeeds().await;
+            world.app_answers("out").await;
+            let certificate = identity::TlsCertificate::parse(world.read("leaf/tlscert").as_bytes()).unwrap();
+            assert!(String::from_utf8_lossy(&certificate.der).contains("leaf.example.com"), "{release:?} {server}");
+            let known = world.read("leaf/known_hosts");
+            assert!(known.contains("leaf.example.com") && known.contains(world.cluster.cluster_name()), "{known}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_admits_no_such_version_is_explained() {
+    let world = World::newest().await;
+    world.configure(&world.proxy(), "", &world.output(APP, "out"));
+    let mut command = world.tbot(&["--oneshot"]);
+    command.env("TBOT_CLIENT_VERSION", "12.0.0");
+    let refused = text(&tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap());
+    for words in ["client version is unsupported, minimum supported version is 17.0.0", "set TBOT_CLIENT_VERSION to"] {
+        assert!(refused.contains(words), "{refused}");
+    }
+    assert!(world.control.has_token(TOKEN));
+    world.succeeds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_named_as_auth_server_and_the_reverse() {
+    let world = World::new().await;
+    // `auth_server` may be either: decided once, said once.
+    let proxy = world.proxy().replace("proxy_server", "auth_server");
+    world.configure(&proxy, "", &world.output(APP, "out"));
+    let log = world.succeeds().await;
+    assert_eq!(log.matches("answers as proxy, and is used as that from now on").count(), 1, "{log}");
+    world.app_answers("out").await;
+    // `proxy_server` is one, and says so where it is none.
+    let world = World::new().await;
+    let auth = world.auth().replace("auth_server", "proxy_server");
+    world.configure(&auth, "", &world.output(APP, "out"));
+    let message = world.fails().await;
+    assert!(
+        message.contains("as proxy: ") && message.contains("whether the address is a proxy or an auth server"),
+        "{message}"
+    );
 }
