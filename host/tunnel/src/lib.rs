@@ -11,6 +11,7 @@ mod postgres;
 mod protocol;
 mod refusal;
 mod relay;
+mod tds;
 mod tunnel;
 
 pub use credentials::{Credential, Credentials};

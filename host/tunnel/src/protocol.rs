@@ -23,7 +23,11 @@ pub(crate) enum Talk {
     Mysql,
     Mongo,
     Redis,
+    SqlServer,
+    /// An application.
     Http,
+    /// HTTP under a database's protocol name.
+    HttpDatabase,
     /// The client's own, whatever is inside.
     Tls,
     /// Bytes.
@@ -54,14 +58,29 @@ const DATABASES: [Protocol; 14] = [
     talking(Talk::Mongo, native("mongodb", "MongoDB", ["teleport-mongodb", "teleport-mongodb-ping"], 27017)),
     only_authenticated(native("oracle", "Oracle", ["teleport-oracle", "teleport-oracle-ping"], 1521)),
     talking(Talk::Redis, native("redis", "Redis", ["teleport-redis", "teleport-redis-ping"], 6379)),
-    only_authenticated(native("sqlserver", "SQL Server", ["teleport-sqlserver", "teleport-sqlserver-ping"], 1433)),
-    only_authenticated(native("snowflake", "Snowflake", ["teleport-snowflake", "teleport-snowflake-ping"], 443)),
+    talking(
+        Talk::SqlServer,
+        only_authenticated(native("sqlserver", "SQL Server", ["teleport-sqlserver", "teleport-sqlserver-ping"], 1433)),
+    ),
+    talking(
+        Talk::HttpDatabase,
+        only_authenticated(native("snowflake", "Snowflake", ["teleport-snowflake", "teleport-snowflake-ping"], 443)),
+    ),
     only_authenticated(native("cassandra", "Cassandra", ["teleport-cassandra", "teleport-cassandra-ping"], 9042)),
-    native("elasticsearch", "Elasticsearch", ["teleport-elasticsearch", "teleport-elasticsearch-ping"], 9200),
-    native("opensearch", "OpenSearch", ["teleport-opensearch", "teleport-opensearch-ping"], 9200),
-    only_authenticated(native("dynamodb", "DynamoDB", ["teleport-dynamodb", "teleport-dynamodb-ping"], 443)),
+    talking(
+        Talk::HttpDatabase,
+        native("elasticsearch", "Elasticsearch", ["teleport-elasticsearch", "teleport-elasticsearch-ping"], 9200),
+    ),
+    talking(
+        Talk::HttpDatabase,
+        native("opensearch", "OpenSearch", ["teleport-opensearch", "teleport-opensearch-ping"], 9200),
+    ),
+    talking(
+        Talk::HttpDatabase,
+        only_authenticated(native("dynamodb", "DynamoDB", ["teleport-dynamodb", "teleport-dynamodb-ping"], 443)),
+    ),
     only_authenticated(native("clickhouse", "ClickHouse", CLICKHOUSE, 9440)),
-    only_authenticated(native("clickhouse-http", "ClickHouse (HTTP)", CLICKHOUSE, 8443)),
+    talking(Talk::HttpDatabase, only_authenticated(native("clickhouse-http", "ClickHouse (HTTP)", CLICKHOUSE, 8443))),
 ];
 
 impl Protocol {

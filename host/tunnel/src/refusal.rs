@@ -5,19 +5,24 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::protocol::Talk;
+use crate::tds;
 
-/// What the client has sent meanwhile is read for so long at most: closing on unread bytes would take the error away from it.
+/// Telling takes no longer. What the client has sent meanwhile is read too: closing on unread bytes would take the error away from it.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// Tells the client why there is no connection, and ends. Without a way to tell, the connection ends at once.
-pub(crate) async fn refuse(client: &mut (impl AsyncRead + AsyncWrite + Unpin), talk: Talk, message: &str) {
+/// Tells the client, which has begun with `first`, why there is no connection, and ends. Without a way to tell, the connection ends at once.
+pub(crate) async fn refuse(
+    client: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    talk: Talk,
+    first: &[u8],
+    message: &str,
+) {
     let told = async {
-        let mut asked = [0; MONGO_HEADER];
-        if talk == Talk::Mongo {
-            client.read_exact(&mut asked).await?;
+        match bytes(talk, first, message) {
+            Some(bytes) => client.write_all(&bytes).await?,
+            None if talk == Talk::SqlServer => tds::refuse(client, &worded(message)).await?,
+            None => return Ok(()),
         }
-        let Some(bytes) = bytes(talk, asked, message) else { return Ok(()) };
-        client.write_all(&bytes).await?;
         client.shutdown().await?;
         let mut sink = [0; 4096];
         while client.read(&mut sink).await? > 0 {}
@@ -27,10 +32,10 @@ pub(crate) async fn refuse(client: &mut (impl AsyncRead + AsyncWrite + Unpin), t
     let _ = tokio::time::timeout(DRAIN, told).await;
 }
 
-fn bytes(talk: Talk, asked: [u8; MONGO_HEADER], message: &str) -> Option<Vec<u8>> {
-    let message = format!("tbot: {}", message.replace(['\0', '\r', '\n'], " "));
+fn bytes(talk: Talk, first: &[u8], message: &str) -> Option<Vec<u8>> {
+    let message = worded(message);
     match talk {
-        Talk::Opaque => None,
+        Talk::Opaque | Talk::SqlServer => None,
         // A fatal alert, internal_error (RFC 8446 §6.2): it has no room for words.
         Talk::Tls => Some(vec![21, 3, 1, 0, 2, 2, 80]),
         Talk::Postgres => {
@@ -45,17 +50,22 @@ fn bytes(talk: Talk, asked: [u8; MONGO_HEADER], message: &str) -> Option<Vec<u8>
             let length = u32::try_from(payload.len()).ok()?.to_le_bytes();
             Some([&length[..3], &[0], &payload].concat())
         }
-        Talk::Mongo => mongo(asked, &message),
+        Talk::Mongo => mongo(first, &message),
         Talk::Redis => Some(format!("-ERR {message}\r\n").into_bytes()),
-        Talk::Http => Some(http(&message)),
+        Talk::Http | Talk::HttpDatabase => Some(http(&message)),
     }
 }
 
+/// On one line, and whose it is.
+fn worded(message: &str) -> String {
+    format!("tbot: {}", message.replace(['\0', '\r', '\n'], " "))
+}
+
 /// Length, request, what it answers, and kind (MongoDB wire protocol, "Standard Message Header").
-const MONGO_HEADER: usize = 16;
+pub(crate) const MONGO_HEADER: usize = 16;
 
 /// The answer to the message with this header, of the same kind: `{ok: 0.0, errmsg: …, code: 6}`, which is HostUnreachable.
-fn mongo(asked: [u8; MONGO_HEADER], message: &str) -> Option<Vec<u8>> {
+fn mongo(asked: &[u8], message: &str) -> Option<Vec<u8>> {
     const QUERY: [u8; 4] = 2004_u32.to_le_bytes();
     const MESSAGE: [u8; 4] = 2013_u32.to_le_bytes();
     const REPLY: [u8; 4] = 1_u32.to_le_bytes();
@@ -68,7 +78,8 @@ fn mongo(asked: [u8; MONGO_HEADER], message: &str) -> Option<Vec<u8>> {
     ]
     .concat();
     let document = [length(fields.len() + 4)?.as_slice(), &fields].concat();
-    let (kind, before): (_, &[u8]) = if asked[12..] == QUERY {
+    let (id, kind) = (asked.get(4..8)?, asked.get(12..MONGO_HEADER)?);
+    let (kind, before): (_, &[u8]) = if kind == QUERY {
         // No flags, no cursor, the first and only document.
         (REPLY, b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0")
     } else {
@@ -76,7 +87,7 @@ fn mongo(asked: [u8; MONGO_HEADER], message: &str) -> Option<Vec<u8>> {
         (MESSAGE, b"\0\0\0\0\0")
     };
     let whole = length(MONGO_HEADER + before.len() + document.len())?;
-    Some([&whole, &[0; 4], &asked[4..8], &kind, before, &document].concat())
+    Some([&whole, &[0; 4], id, &kind, before, &document].concat())
 }
 
 /// 502, and the connection is over.
@@ -93,7 +104,7 @@ mod tests {
     use super::*;
 
     fn said(talk: Talk, message: &str) -> Vec<u8> {
-        bytes(talk, [0; MONGO_HEADER], message).unwrap()
+        bytes(talk, &[], message).unwrap()
     }
 
     #[test]
@@ -110,17 +121,11 @@ mod tests {
         assert_eq!(said(Talk::Redis, "a\r\nb"), b"-ERR tbot: a  b\r\n");
     }
 
-    #[tokio::test]
-    async fn mongodb_is_answered_in_the_kind_in_which_it_asks() {
+    #[test]
+    fn mongodb_is_answered_in_the_kind_in_which_it_asks() {
         for (asked, answered, before) in [(2013_u32, 2013_u32, 5), (2004, 1, 20)] {
-            let (mut near, mut far) = tokio::io::duplex(1024);
             let header = [44_u32, 77, 0, asked].map(u32::to_le_bytes).concat();
-            far.write_all(&[header, vec![9; 28]].concat()).await.unwrap();
-            let refusing = tokio::spawn(async move { refuse(&mut near, Talk::Mongo, "no").await });
-            let mut heard = Vec::new();
-            far.read_to_end(&mut heard).await.unwrap();
-            drop(far);
-            refusing.await.unwrap();
+            let heard = bytes(Talk::Mongo, &header, "no").unwrap();
             let number = |at: usize| u32::from_le_bytes(heard[at..at + 4].try_into().unwrap());
             assert_eq!((number(0) as usize, number(8), number(12)), (heard.len(), 77, answered));
             let document = MONGO_HEADER + before;

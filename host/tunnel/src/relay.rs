@@ -155,19 +155,20 @@ impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         match ready!(Pin::new(&mut self.inner).poll_read(cx, buf)) {
-            Ok(()) => {
+            Ok(()) if buf.filled().len() > before => {
                 let n = buf.filled().len() - before;
-                if n == 0 && self.down == 0 && self.answering {
-                    let silent = "it closed the connection without an answer";
-                    return Poll::Ready(Err(self.keep(io::Error::new(io::ErrorKind::UnexpectedEof, silent))));
-                }
                 self.down += n as u64;
                 self.moved.fetch_add(n as u64, Ordering::Relaxed);
                 Poll::Ready(Ok(()))
             }
+            Ok(()) if self.down > 0 || !self.answering => Poll::Ready(Ok(())),
             // Many servers close without the farewell of TLS. The protocols inside know their own ends.
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof && self.down > 0 => Poll::Ready(Ok(())),
-            Err(e) => Poll::Ready(Err(self.keep(e))),
+            Err(e) if e.kind() != io::ErrorKind::UnexpectedEof => Poll::Ready(Err(self.keep(e))),
+            _ => {
+                let silent = "the connection was closed without an answer";
+                Poll::Ready(Err(self.keep(io::Error::new(io::ErrorKind::ConnectionAborted, silent))))
+            }
         }
     }
 }

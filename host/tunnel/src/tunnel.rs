@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cluster::{ProxyClient, ProxyDialer, ResourceKind, Stream, TeleportCluster};
 use identity::{Failure, FailureKind};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use crate::http::{self, LoginWatch};
 use crate::listen::{Bound, Listener};
 use crate::protocol::Talk;
 use crate::relay::relay;
-use crate::{Listen, Protocol, postgres, refusal};
+use crate::{Listen, Protocol, postgres, refusal, tds};
 
 /// A client that has connected says what it wants within this time; a PostgreSQL server gives as much.
 const HELLO: Duration = Duration::from_secs(60);
@@ -301,7 +301,7 @@ impl Way {
     /// How the client begins: where the protocol does not ask for TLS in the middle, its own TLS comes first.
     fn talk(&self) -> Talk {
         match (self.mode, self.protocol().talk) {
-            (Mode::Passthrough, Talk::Mongo | Talk::Redis | Talk::Opaque) => Talk::Tls,
+            (Mode::Passthrough, Talk::Mongo | Talk::Redis | Talk::HttpDatabase | Talk::Opaque) => Talk::Tls,
             (_, talk) => talk,
         }
     }
@@ -359,8 +359,13 @@ impl Way {
             }
         };
         self.complain(&format!("{}: {failure}", self.target));
-        refusal::refuse(&mut client, if lane == Lane::Http2 { Talk::Opaque } else { self.talk() }, &failure.message)
-            .await;
+        refusal::refuse(
+            &mut client,
+            if lane == Lane::Http2 { Talk::Opaque } else { self.talk() },
+            &bytes,
+            &failure.message,
+        )
+        .await;
     }
 
     /// What the client says before the service has to hear it.
@@ -381,6 +386,15 @@ impl Way {
                     let lane = if http2 { Lane::Http2 } else { own };
                     First { bytes, lane, answering: true }
                 }))
+            }
+            Talk::Mongo => {
+                let mut bytes = vec![0; refusal::MONGO_HEADER];
+                let said = unless_gone(client.read_exact(&mut bytes).await)?;
+                Ok(said.map(|_| First { bytes, lane: own, answering: true }))
+            }
+            Talk::SqlServer => {
+                let said = unless_gone(tds::request(client).await)?;
+                Ok(said.map(|bytes| First { bytes, lane: own, answering: true }))
             }
             talk => Ok(Some(First { bytes: Vec::new(), lane: own, answering: talk != Talk::Opaque })),
         }
@@ -423,6 +437,14 @@ impl Way {
         let more = if complaints.1 > 1 { format!(" ({} since the last message)", complaints.1) } else { String::new() };
         *complaints = (Some(Instant::now()), 0);
         warn!(target: "TBOT", "{message}{more}");
+    }
+}
+
+/// A client that leaves before it has said what it wants is no error.
+fn unless_gone<T>(said: io::Result<T>) -> io::Result<Option<T>> {
+    match said {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        said => said.map(Some),
     }
 }
 

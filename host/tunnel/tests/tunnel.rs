@@ -208,6 +208,31 @@ async fn postgres_hears_of_a_lost_proxy_in_its_own_protocol() {
 }
 
 #[tokio::test]
+async fn sql_server_and_mongodb_hear_of_a_service_that_left() {
+    let proxy = Proxy::start().await;
+    let files = Arc::new(Files::default());
+    let prelogin = [0x12, 1, 0, 9, 0, 0, 1, 0, 255];
+    let question = [[40_u32, 7, 0, 2013].map(u32::to_le_bytes).concat(), vec![0; 24]].concat();
+    let login = [0x10, 1, 0, 9, 0, 0, 1, 0, 7];
+    for (protocol, first, second) in [("sqlserver", prelogin.as_slice(), login.as_slice()), ("mongodb", &question, &[])]
+    {
+        files.put(database_files(&proxy, protocol));
+        proxy.set(Service::Echo);
+        let tunnel = run(proxy.settings(database(), Mode::Authenticated, &files)).await;
+        proxy.set(Service::Left);
+        let mut client = tunnel.connect().await;
+        client.write_all(first).await.unwrap();
+        if !second.is_empty() {
+            // There is room for words only in what answers the login.
+            soon(client.read_exact(&mut [0; 26])).await.unwrap();
+            client.write_all(second).await.unwrap();
+        }
+        let heard: Vec<u8> = rest(&mut client).await.into_iter().filter(|byte| *byte != 0).collect();
+        assert!(String::from_utf8_lossy(&heard).contains("tbot: proxy localhost:"), "{protocol}: {heard:?}");
+    }
+}
+
+#[tokio::test]
 async fn clients_with_tls_of_their_own_are_passed_without_the_certificate_but_for_a_cancellation() {
     let proxy = Proxy::start().await;
     let files = Arc::new(Files::default());

@@ -100,12 +100,17 @@ impl Proxy {
                 let (stream, _) = listener.accept().await.unwrap();
                 let service = *service.lock().unwrap();
                 let mut config = ServerConfig::clone(&config);
-                config.alpn_protocols =
-                    ["teleport-postgres", "teleport-mysql", "teleport-mongodb", "http/1.1", "h2", "teleport-tcp"]
-                        .map(|name| {
-                            if service == Service::Framed { format!("{name}-ping") } else { name.into() }.into_bytes()
-                        })
-                        .to_vec();
+                config.alpn_protocols = [
+                    "teleport-postgres",
+                    "teleport-mysql",
+                    "teleport-mongodb",
+                    "teleport-sqlserver",
+                    "http/1.1",
+                    "h2",
+                    "teleport-tcp",
+                ]
+                .map(|name| if service == Service::Framed { format!("{name}-ping") } else { name.into() }.into_bytes())
+                .to_vec();
                 // By which clients see that protocol names arrive.
                 config.alpn_protocols.push(b"teleport-reversetunnel".to_vec());
                 running.spawn(handle(stream, config, service, seen.clone()));
