@@ -136,7 +136,9 @@ mod tests {
 
     #[test]
     fn ssh_config_is_a_word_or_a_boolean() {
-        for (value, there) in [("\"on\"", true), ("true", true), ("\"off\"", false), ("false", false), ("null", true)] {
+        for (value, there) in
+            [("\"on\"", true), ("true", true), ("\"off\"", false), ("false", false), ("null", true), ("\"v12\"", true)]
+        {
             let config = format!(r#"{{"ssh_config": {value}}}"#);
             let planned = call::plan::<Identity>(&config, Some("/opt/machine-id/out")).unwrap().files;
             assert_eq!(planned.iter().any(|path| path == "ssh_config"), there, "{value}");
@@ -144,7 +146,7 @@ mod tests {
             assert!(rendered.iter().map(|file| &file.path).eq(&planned), "{value}");
         }
         let error = call::plan::<Identity>(r#"{"ssh_config": "maybe"}"#, None).unwrap_err();
-        assert_eq!(error.message, "`ssh_config`: must be `on` or `off`");
+        assert_eq!(error.message, "`ssh_config`: must be `on`, `off` or `v12`");
     }
 
     #[test]
