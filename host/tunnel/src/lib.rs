@@ -13,6 +13,7 @@ mod refusal;
 mod relay;
 mod tds;
 mod tunnel;
+mod way;
 
 pub use credentials::{Credential, Credentials};
 pub use listen::Listen;
