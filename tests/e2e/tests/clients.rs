@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Output, Stdio};
 
-use harness::{World, text};
+use harness::{TOKEN, World, text};
 use stand_in::{Options, Release};
 
 /// The database of `example-server` with a format: whom its files name is signed by the cluster.
@@ -112,21 +112,36 @@ async fn openssl_with_the_files_of_every_format_for_databases() {
 /// A file over `ssh` with an `identity` output from an `sshd` with an `ssh_host` output: both certificates are verified.
 #[tokio::test(flavor = "multi_thread")]
 async fn ssh_with_our_identity_into_sshd_with_our_host_certificate() {
-    for release in [Release::V15, Release::Newest] {
+    // A file of the first schema has both in one directory.
+    for (release, identity, host) in
+        [(Release::V12, "both", "both"), (Release::V15, "identity", "host"), (Release::Newest, "identity", "host")]
+    {
         let world = World::with(Options { release, ..Options::default() }).await;
         let node = format!("node.{}", world.cluster.cluster_name());
         let path = |name: &str| world.path(name).display().to_string();
-        let outputs = format!(
-            "- {{type: identity, destination: {{type: directory, path: {}}}}}\n\
-             - {{type: ssh_host, principals: [{node}], destination: {{type: directory, path: {}}}}}\n",
-            path("identity"),
-            path("host"),
-        );
-        world.configure(&world.auth(), &world.pin(), &outputs);
+        if identity == host {
+            let first = format!(
+                "{}\nonboarding: {{token: {TOKEN}, {}}}\nstorage: {{directory: {}}}\n\
+                 destinations: [{{directory: {}, configs: [{{ssh_host_cert: {{principals: [{node}]}}}}]}}]\n",
+                world.auth(),
+                world.pin(),
+                path("store"),
+                path("both"),
+            );
+            std::fs::write(world.path("tbot.yaml"), first).unwrap();
+        } else {
+            let outputs = format!(
+                "- {{type: identity, destination: {{type: directory, path: {}}}}}\n\
+                 - {{type: ssh_host, principals: [{node}], destination: {{type: directory, path: {}}}}}\n",
+                path(identity),
+                path(host),
+            );
+            world.configure(&world.auth(), &world.pin(), &outputs);
+        }
         world.succeeds().await;
         // The stand-in's bots may be this login; whoever runs the test takes its place.
         std::fs::write(world.path("principals"), "root\n").unwrap();
-        let host = path("host");
+        let (identity, host) = (path(identity), path(host));
         let sshd = format!(
             "HostKey {host}/ssh_host\nHostCertificate {host}/ssh_host-cert.pub\nTrustedUserCAKeys {host}/ssh_host-user-ca.pub\n\
              AuthorizedPrincipalsFile {}\nAuthorizedKeysFile none\nAuthenticationMethods publickey\nPermitRootLogin yes\n\
@@ -142,7 +157,7 @@ async fn ssh_with_our_identity_into_sshd_with_our_host_certificate() {
             let mut command = Command::new("sftp");
             // A server for this one connection, in place of the way through the proxy. No shell: who runs the test may have none.
             let server = format!("ProxyCommand=/usr/sbin/sshd -i -E {} -f {}", path("sshd.log"), path("sshd_config"));
-            command.args(["-F", &path("identity/ssh_config"), "-o", &server]).args(["-o", "BatchMode=yes"]);
+            command.args(["-F", &format!("{identity}/ssh_config"), "-o", &server]).args(["-o", "BatchMode=yes"]);
             command.args(["-o", "StrictHostKeyChecking=yes", "-o", "GlobalKnownHostsFile=none"]);
             command.args([format!("{host}:{}", path("far")), path("near")]);
             command.env_remove("SSH_AUTH_SOCK").stdin(Stdio::null());
@@ -160,7 +175,7 @@ async fn ssh_with_our_identity_into_sshd_with_our_host_certificate() {
         // The certificate is for one host; and the key is nothing without a certificate of a known authority.
         let other = output(ssh(&node.replace("node", "other"))).await;
         assert!(!other.status.success() && text(&other).contains("Host key verification failed"), "{}", text(&other));
-        std::fs::write(world.path("host/ssh_host-user-ca.pub"), world.read("identity/key.pub")).unwrap();
+        std::fs::copy(format!("{identity}/key.pub"), format!("{host}/ssh_host-user-ca.pub")).unwrap();
         let unknown = output(ssh(&node)).await;
         assert!(!unknown.status.success() && text(&unknown).contains("Permission denied"), "{}", text(&unknown));
     }
