@@ -79,11 +79,46 @@ async fn the_guide_works_as_it_stands() {
     let mut daemon = azure.world.daemon();
     until("it has joined", || daemon.log().contains("Fetched new bot identity")).await;
     daemon.signal(rustix::process::Signal::HUP);
-    until("it joins again: its identity is not renewable", || daemon.log().matches("Fetched new bot identity").count() == 2).await;
+    until("it joins again: its identity is not renewable", || {
+        daemon.log().matches("Fetched new bot identity").count() == 2
+    })
+    .await;
     assert_eq!(daemon.log().matches("Successfully registered").count(), 2, "{}", daemon.log());
     assert!(daemon.running());
     daemon.signal(rustix::process::Signal::TERM);
     assert_eq!(daemon.ended().await, Some(0));
+}
+
+/// Every renewal is a join, over the connection of the identity before: the cluster goes on counting one instance.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_renews_by_joining_stays_one_instance() {
+    let azure = Azure::new(Release::Newest, "group1").await;
+    azure.configure("");
+    let text = azure.world.read("tbot.yaml");
+    let store = azure.world.path("store");
+    let kept = text.replace("  type: memory", &format!("  type: directory\n  path: {}", store.display()));
+    std::fs::write(azure.world.path("tbot.yaml"), kept.replace("oneshot: true\n", "")).unwrap();
+    let instance = || {
+        let stored = identity::TlsCertificate::parse(azure.world.read("store/tlscert").as_bytes()).unwrap();
+        stored.subject.attribute("2.20").unwrap().to_owned()
+    };
+    let (mut first, mut last) = (None, String::new());
+    for run in 0..2 {
+        let daemon = azure.world.daemon();
+        for renewal in 1..=2 {
+            let renewed = || daemon.log().matches("Fetched new bot identity").count() == renewal;
+            until("it has an identity", renewed).await;
+            assert_eq!(first.get_or_insert_with(instance), &instance(), "run {run}: {}", daemon.log());
+            daemon.signal(rustix::process::Signal::HUP);
+        }
+        last = daemon.log();
+    }
+    assert!(!last.contains("Successfully registered"), "{last}");
+    // Without the old identity it is another one.
+    std::fs::remove_dir_all(&store).unwrap();
+    let daemon = azure.world.daemon();
+    until("it has joined anew", || daemon.log().contains("Fetched new bot identity")).await;
+    assert_ne!(first.unwrap(), instance());
 }
 
 #[tokio::test(flavor = "multi_thread")]
