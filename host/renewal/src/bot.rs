@@ -305,7 +305,7 @@ async fn watch_rotations(mut sessions: Sessions, reload: Reload) {
         match session.rotations().await {
             Ok(mut steps) => {
                 info!(target: "TBOT", "Started watching for CA rotations");
-                loop {
+                let replaced = loop {
                     tokio::select! {
                         step = steps.next() => match step {
                             Some(Ok(())) => {
@@ -315,12 +315,16 @@ async fn watch_rotations(mut sessions: Sessions, reload: Reload) {
                             }
                             Some(Err(failure)) => {
                                 debug!(target: "TBOT", error = %failure, "The watch for CA rotations broke.");
-                                break;
+                                break false;
                             }
-                            None => break,
+                            None => break false,
                         },
-                        Ok(()) = sessions.changed() => break,
+                        Ok(()) = sessions.changed() => break true,
                     }
+                };
+                if replaced {
+                    // At once: what happens in a pause would not be heard of.
+                    continue;
                 }
             }
             Err(failure) => debug!(target: "TBOT", error = %failure, "The watch for CA rotations cannot be opened."),

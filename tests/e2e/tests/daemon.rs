@@ -83,6 +83,48 @@ async fn a_rotation_renews_everything() {
     assert_eq!(world.control.generation("robot"), 2, "{}", daemon.log());
 }
 
+/// Every phase of a rotation of all authorities, to its end and back: nothing fails, and what files trust is what the cluster trusts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_of_all_authorities_to_its_end_and_back_fails_nothing() {
+    use RotationPhase::{Init, Rollback, Standby, UpdateClients, UpdateServers};
+    for world in [World::new().await, World::newest().await] {
+        let daemon = joined(&world).await;
+        until("the watch is open", || daemon.log().contains("Started watching for CA rotations")).await;
+        for (phase, trusted) in [
+            (Init, None),
+            (UpdateClients, Some(2)),
+            (UpdateServers, Some(2)),
+            (Standby, Some(1)),
+            (Init, None),
+            (UpdateClients, Some(2)),
+            (Rollback, Some(2)),
+            (Standby, Some(1)),
+        ] {
+            for kind in [AuthorityKind::Host, AuthorityKind::User, AuthorityKind::Db] {
+                world.control.rotate(kind, phase).unwrap();
+            }
+            // Nobody has to act on the first.
+            let Some(trusted) = trusted else { continue };
+            // As an operator hurries it: by itself the agent waits ten seconds for the other authorities.
+            let done = || daemon.log().matches("Generated output.").count();
+            let (generation, passes) = (world.control.generation("robot"), done());
+            daemon.signal(Signal::HUP);
+            until("all is renewed", || world.control.generation("robot") > generation && done() > passes).await;
+            until("what files trust is what the cluster trusts", || {
+                ["host", "user", "database"].iter().all(|kind| {
+                    let file = world.read(&format!("out/teleport-{kind}-ca.crt"));
+                    file.matches("BEGIN CERTIFICATE").count() == trusted
+                })
+            })
+            .await;
+            world.app_answers("out").await;
+        }
+        let log = daemon.log();
+        assert!(!log.contains("ERROR") && !log.contains("cannot be renewed"), "{log}");
+        assert_eq!(log.matches("Successfully registered").count(), 1, "{log}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_generation_mismatch_and_a_lock_say_what_happened_and_what_to_do() {
     for lock in [false, true] {
