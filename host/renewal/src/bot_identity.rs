@@ -94,7 +94,7 @@ impl BotIdentity {
         if self.unsaved.lock().await.is_some() {
             let unsaved = self.unsaved.clone();
             self.adopt(save(self.settings.store.clone(), unsaved.lock_owned().await).await?);
-        } else if !self.unconnected {
+        } else if !self.unconnected || self.expired() {
             let fresh = self.renew_or_join().await?;
             info!(target: "TBOT", identity = %fresh.identity, "Fetched new bot identity.");
             self.adopt(fresh);
@@ -104,6 +104,11 @@ impl BotIdentity {
         self.unconnected = false;
         self.session = Some(session.clone());
         Ok(session)
+    }
+
+    /// Is there an identity, and past its end?
+    fn expired(&self) -> bool {
+        self.current.as_ref().is_some_and(|identity| self.settings.clock.now() >= identity.expires())
     }
 
     fn adopt(&mut self, saved: Unsaved) {
@@ -158,7 +163,7 @@ impl BotIdentity {
         };
         if let Some(identity) = self.current.clone() {
             let other = token.as_ref().is_some_and(|token| token_hash(token) != self.token_hash);
-            let expired = self.settings.clock.now() >= identity.expires();
+            let expired = self.expired();
             if other {
                 info!(target: "TBOT", "The configured token differs from the one that was joined with. Joining again.");
             } else if expired {

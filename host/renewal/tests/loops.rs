@@ -192,6 +192,22 @@ async fn who_is_not_renewable_joins_again_as_the_same_instance_while_it_lives() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_identity_that_expired_before_it_was_ever_used_is_not_clung_to() {
+    let world = Arc::new(World::new(0));
+    world.cluster.state().delegated = Some(None);
+    world.cluster.state().connect = failure(FailureKind::Unavailable);
+    let outage = world.clone();
+    let weather = tokio::spawn(async move {
+        tokio::time::sleep(TTL + INTERVAL * 2).await;
+        assert!(outage.cluster.count("join") > 1, "{:?}", outage.log());
+        outage.cluster.state().connect = None;
+    });
+    world.run(&[], 2 * TTL.as_secs()).await.unwrap();
+    weather.await.unwrap();
+    assert!(world.cluster.count("rejoin") > 0, "it works again: {:?}", world.log());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cluster_that_keeps_no_instances_or_does_not_answer_is_joined_anew_and_one_that_refuses_is_not() {
     for (kind, joins) in [
         (FailureKind::Unsupported, 2),

@@ -5,6 +5,7 @@ mod harness;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use harness::{World, text, until};
 use stand_in::evidence::{
@@ -119,6 +120,29 @@ async fn who_renews_by_joining_stays_one_instance() {
     let daemon = azure.world.daemon();
     until("it has joined anew", || daemon.log().contains("Fetched new bot identity")).await;
     assert_ne!(first.unwrap(), instance());
+}
+
+/// An outage longer than the identity lives: who can prove itself again does, without anybody's help.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_that_expired_in_an_outage_joins_again() {
+    for release in [Release::V15, Release::Newest] {
+        let azure = Azure::new(release, "group1").await;
+        azure.configure_mode("", "");
+        azure.world.control.cap_ttl(Duration::from_secs(4));
+        let mut daemon = azure.world.daemon();
+        until("it has an identity", || daemon.log().contains("Fetched new bot identity")).await;
+        azure.world.control.stop_listening();
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert!(daemon.running());
+        azure.world.control.cap_ttl(Duration::from_secs(3600));
+        let before = daemon.log().matches("Successfully registered").count();
+        azure.world.control.start_listening().await.unwrap();
+        // Spares the test the rest of a pause between two tries.
+        daemon.signal(rustix::process::Signal::HUP);
+        until("it joins again", || daemon.log().matches("Successfully registered").count() > before).await;
+        until("and works again", || daemon.log().contains("bot identity is renewed again")).await;
+        assert!(daemon.running());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -156,6 +156,35 @@ async fn a_renewal_whose_answer_is_lost_is_not_sent_again() {
     assert_eq!(world.control.generation("robot"), 2, "it was sent again, and would have been locked");
 }
 
+/// A token that is used up and an identity past its end: only a person can help, and the daemon waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_that_expired_takes_up_a_new_token() {
+    let world = World::new().await;
+    std::fs::write(world.path("token"), harness::TOKEN).unwrap();
+    world.configure(&world.proxy(), "", &world.output(APP, "out"));
+    let named = world.read("tbot.yaml").replace(harness::TOKEN, world.path("token").to_str().unwrap());
+    std::fs::write(world.path("tbot.yaml"), named).unwrap();
+    world.control.cap_ttl(Duration::from_secs(4));
+    let mut daemon = world.daemon();
+    until("the first output", || daemon.log().contains("Generated output.")).await;
+    world.control.stop_listening();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    world.control.cap_ttl(Duration::from_secs(3600));
+    world.control.start_listening().await.unwrap();
+    // Spares the test the rest of a pause between two tries.
+    daemon.signal(Signal::HUP);
+    until("it says what to do", || daemon.log().contains("create a new token and set `onboarding.token`")).await;
+    assert!(daemon.running());
+    world.control.add_bot_token("another-token-0123456789abcdef", "other", &["machine"]);
+    std::fs::write(world.path("token"), "another-token-0123456789abcdef\n").unwrap();
+    let before = world.read("out/tlscert");
+    daemon.signal(Signal::HUP);
+    until("it has joined with it", || world.control.generation("other") == 1).await;
+    until("the output is fresh", || world.read("out/tlscert") != before).await;
+    world.app_answers("out").await;
+    assert!(!daemon.log().contains("another-token"));
+}
+
 /// Kills at moments spread over a whole pass: the next start always finds an identity, and never joins with the spent token.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_at_any_moment_leaves_an_identity_that_renews() {
