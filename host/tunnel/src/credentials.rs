@@ -62,6 +62,11 @@ impl Credentials {
         Ok(credential)
     }
 
+    /// How long a certificate is still good.
+    pub(crate) fn left(&self, credential: &Credential) -> Duration {
+        credential.tls.before.since(self.clock.now())
+    }
+
     /// The authorities of the cluster's hosts, PEM.
     ///
     /// # Errors

@@ -28,19 +28,22 @@ pub(crate) async fn greet(client: &mut (impl AsyncRead + Unpin)) -> io::Result<O
     Ok(Some((bytes, http2)))
 }
 
-/// A proxy's answers, where the first one may be a redirect to its login page: it means that the certificate was refused, and no program
-/// can follow it.
+/// A proxy's answers, each of which may be a redirect to its login page: it means that the certificate was refused, and no program can
+/// follow it.
 pub(crate) struct LoginWatch<S> {
     inner: S,
     state: State,
 }
 
 enum State {
-    /// What has come of the first answer.
+    /// What has come of an answer.
     Head(Vec<u8>),
     /// Bytes to hand out, how many are handed out, and whether anything follows.
     Replay(Vec<u8>, usize, bool),
+    /// Until the client asks again.
     Through,
+    /// The protocol was changed.
+    Other,
 }
 
 impl<S> LoginWatch<S> {
@@ -54,7 +57,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for LoginWatch<S> {
         let this = &mut *self;
         loop {
             match &mut this.state {
-                State::Through => return Pin::new(&mut this.inner).poll_read(cx, buf),
+                State::Through | State::Other => return Pin::new(&mut this.inner).poll_read(cx, buf),
                 State::Replay(bytes, handed, more) => {
                     let part = &bytes[*handed..bytes.len().min(*handed + buf.remaining())];
                     buf.put_slice(part);
@@ -62,7 +65,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for LoginWatch<S> {
                     if *handed < bytes.len() || !part.is_empty() || !*more {
                         return Poll::Ready(Ok(()));
                     }
-                    this.state = State::Through;
+                    this.state = if bytes.starts_with(b"HTTP/1.1 101") { State::Other } else { State::Through };
                 }
                 State::Head(head) => {
                     let mut chunk = [0; CHUNK];
@@ -88,6 +91,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for LoginWatch<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for LoginWatch<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if matches!(self.state, State::Through) {
+            self.state = State::Head(Vec::new());
+        }
         Pin::new(&mut self.inner).poll_write(cx, buf)
     }
 
@@ -176,6 +182,26 @@ mod tests {
             for piece in [1, 4096] {
                 assert_eq!(seen(answer.as_bytes(), piece).await, answer);
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_later_answer_is_looked_at_too_but_not_behind_a_change_of_protocol() {
+        let redirect = b"HTTP/1.1 302 Found\r\nLocation: /web/login\r\n\r\n";
+        for (first, explained) in [("HTTP/1.1 200 OK\r\n\r\n", true), ("HTTP/1.1 101 Switching\r\n\r\n", false)] {
+            let (near, mut far) = tokio::io::duplex(1024);
+            let mut watch = LoginWatch::new(near);
+            far.write_all(first.as_bytes()).await.unwrap();
+            watch.read_exact(&mut vec![0; first.len()]).await.unwrap();
+            // What remains of the answer leaves the state.
+            far.write_all(b".").await.unwrap();
+            watch.read_exact(&mut [0]).await.unwrap();
+            watch.write_all(b"GET /again HTTP/1.1\r\n\r\n").await.unwrap();
+            far.write_all(redirect).await.unwrap();
+            drop(far);
+            let mut got = String::new();
+            watch.read_to_string(&mut got).await.unwrap();
+            assert_eq!(got.starts_with("HTTP/1.1 502 "), explained, "{got}");
         }
     }
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,6 +14,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const BUFFER: usize = 64 * 1024 - 4;
 /// How many looks at the traffic make one idle time.
 const LOOKS: u32 = 4;
+/// Silence behind an answer that is longer than what parts of one answer leave between them.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// When a relay ends, though neither side has.
+pub(crate) struct Ends {
+    /// Nothing has moved for this time.
+    pub(crate) idle: Duration,
+    /// The service leaves first and without a word: that is a fault.
+    pub(crate) answering: bool,
+    /// After this time, at the next pause behind an answer. HTTP judges each request by the certificate of its connection, and clients keep
+    /// connections for as long as they are busy; closed between two requests, they begin another one. Never where the protocol was changed.
+    pub(crate) pause: Option<Duration>,
+}
 
 /// How a relay ended.
 #[derive(Debug)]
@@ -28,23 +41,40 @@ pub(crate) struct Relayed {
     pub(crate) idle: bool,
 }
 
-/// Copies until both sides have ended, one has failed, or nothing has moved for `idle`. Where the protocol is `answering`, a service that
-/// leaves first and without a word has failed.
+/// Copies until both sides have ended, one has failed, or one of `ends` has come.
 pub(crate) async fn relay(
     client: &mut (impl AsyncRead + AsyncWrite + Unpin),
     service: impl AsyncRead + AsyncWrite + Unpin,
-    idle: Duration,
-    answering: bool,
+    ends: Ends,
 ) -> Relayed {
-    let mut service = Meter { inner: service, up: 0, down: 0, moved: Arc::default(), fault: None, answering };
-    let moved = service.moved.clone();
+    let traffic = Arc::<Traffic>::default();
+    let mut service = Meter {
+        inner: service,
+        up: 0,
+        down: 0,
+        changed: false,
+        traffic: traffic.clone(),
+        fault: None,
+        answering: ends.answering,
+    };
     let still = async {
         let (mut last, mut quiet) = (0, 0);
         while quiet < LOOKS {
-            tokio::time::sleep(idle / LOOKS).await;
-            let now = moved.load(Ordering::Relaxed);
+            tokio::time::sleep(ends.idle / LOOKS).await;
+            let now = traffic.moved.load(Ordering::Relaxed);
             quiet = if now == last { quiet + 1 } else { 0 };
             last = now;
+        }
+    };
+    let paused = async {
+        let Some(pause) = ends.pause else { return std::future::pending().await };
+        tokio::time::sleep(pause).await;
+        loop {
+            let before = traffic.moved.load(Ordering::Relaxed);
+            tokio::time::sleep(PAUSE).await;
+            if traffic.moved.load(Ordering::Relaxed) == before && traffic.answered.load(Ordering::Relaxed) {
+                return;
+            }
         }
     };
     let (mut up, mut down) = (Direction::default(), Direction::default());
@@ -57,6 +87,7 @@ pub(crate) async fn relay(
         // The client's own errors are its own affair, the service's are in the meter.
         _ = both => false,
         () = still => true,
+        () = paused => false,
     };
     Relayed { up: service.up, down: service.down, fault: service.fault, idle }
 }
@@ -132,12 +163,23 @@ impl Direction {
     }
 }
 
+/// What the clocks of a relay look at.
+#[derive(Default)]
+struct Traffic {
+    /// Bytes both ways.
+    moved: AtomicU64,
+    /// The service spoke last, and still in HTTP.
+    answered: AtomicBool,
+}
+
 /// Counts what goes to and comes from the service, and keeps its error.
 struct Meter<S> {
     inner: S,
     up: u64,
     down: u64,
-    moved: Arc<AtomicU64>,
+    /// The first answer changed the protocol.
+    changed: bool,
+    traffic: Arc<Traffic>,
     fault: Option<io::Error>,
     answering: bool,
 }
@@ -157,8 +199,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
         match ready!(Pin::new(&mut self.inner).poll_read(cx, buf)) {
             Ok(()) if buf.filled().len() > before => {
                 let n = buf.filled().len() - before;
+                self.changed |= self.down == 0 && buf.filled()[before..].starts_with(b"HTTP/1.1 101");
                 self.down += n as u64;
-                self.moved.fetch_add(n as u64, Ordering::Relaxed);
+                self.traffic.moved.fetch_add(n as u64, Ordering::Relaxed);
+                self.traffic.answered.store(!self.changed, Ordering::Relaxed);
                 Poll::Ready(Ok(()))
             }
             Ok(()) if self.down > 0 || !self.answering => Poll::Ready(Ok(())),
@@ -178,7 +222,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Meter<S> {
         match ready!(Pin::new(&mut self.inner).poll_write(cx, buf)) {
             Ok(n) => {
                 self.up += n as u64;
-                self.moved.fetch_add(n as u64, Ordering::Relaxed);
+                self.traffic.moved.fetch_add(n as u64, Ordering::Relaxed);
+                self.traffic.answered.store(false, Ordering::Relaxed);
                 Poll::Ready(Ok(n))
             }
             Err(e) => Poll::Ready(Err(self.keep(e))),
@@ -212,7 +257,11 @@ mod tests {
     fn start(buffer: usize, idle: Duration) -> (DuplexStream, DuplexStream, JoinHandle<Relayed>) {
         let (client, mut inner) = duplex(buffer);
         let (service, outer) = duplex(buffer);
-        (client, outer, tokio::spawn(async move { relay(&mut inner, service, idle, false).await }))
+        (
+            client,
+            outer,
+            tokio::spawn(async move { relay(&mut inner, service, Ends { idle, answering: false, pause: None }).await }),
+        )
     }
 
     #[tokio::test]
@@ -284,7 +333,7 @@ mod tests {
             }
         }
         let (mut inner, _client) = duplex(64);
-        let done = relay(&mut inner, Broken, HOUR, false).await;
+        let done = relay(&mut inner, Broken, Ends { idle: HOUR, answering: false, pause: None }).await;
         assert_eq!(done.fault.map(|e| e.to_string()).as_deref(), Some("no"));
     }
 
@@ -292,12 +341,33 @@ mod tests {
     async fn only_a_service_that_leaves_first_and_silently_has_failed() {
         for (answering, client_leaves, failed) in [(true, false, true), (true, true, false), (false, false, false)] {
             let ((client, mut inner), (service, outer)) = (duplex(64), duplex(64));
-            let relay = tokio::spawn(async move { relay(&mut inner, service, HOUR, answering).await });
+            let relay =
+                tokio::spawn(
+                    async move { relay(&mut inner, service, Ends { idle: HOUR, answering, pause: None }).await },
+                );
             let (first, last) = if client_leaves { (client, outer) } else { (outer, client) };
             drop(first);
             tokio::task::yield_now().await;
             drop(last);
             assert_eq!(relay.await.unwrap().fault.is_some(), failed, "{answering} {client_leaves}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_past_its_time_ends_behind_an_answer_and_not_before() {
+        for (answer, ends) in [("HTTP/1.1 200 OK\r\n\r\n", true), ("HTTP/1.1 101 Switching Protocols\r\n\r\n", false)] {
+            let ((mut client, mut inner), (service, mut outer)) = (duplex(64), duplex(64));
+            let relay = tokio::spawn(async move {
+                relay(&mut inner, service, Ends { idle: HOUR * 24, answering: true, pause: Some(HOUR) }).await
+            });
+            client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+            outer.read_exact(&mut [0; 18]).await.unwrap();
+            tokio::time::sleep(HOUR * 2).await;
+            assert!(!relay.is_finished(), "the answer is still to come");
+            outer.write_all(answer.as_bytes()).await.unwrap();
+            client.read_exact(&mut vec![0; answer.len()]).await.unwrap();
+            tokio::time::sleep(PAUSE * 3).await;
+            assert_eq!(relay.is_finished(), ends, "{answer}");
         }
     }
 }

@@ -13,11 +13,13 @@ use tracing::{debug, warn};
 use crate::credentials::{Credential, Credentials};
 use crate::http::{self, LoginWatch};
 use crate::protocol::Talk;
-use crate::relay::relay;
+use crate::relay::{Ends, relay};
 use crate::{Mode, Protocol, Settings, Target, postgres, refusal, tds};
 
 /// A client that has connected says what it wants within this time; a PostgreSQL server gives as much.
 const HELLO: Duration = Duration::from_secs(60);
+/// So long before its certificate expires, a connection that is judged by it gives way to one with the next.
+const SUCCESSION: Duration = Duration::from_secs(60);
 /// Failures of connections are logged once in this time, with their number.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -175,7 +177,8 @@ impl Way {
         let failure = match self.connect(&bytes, lane).await {
             Err(failure) => failure,
             Ok(service) => {
-                let done = relay(&mut client, service, self.idle, answering).await;
+                let ends = Ends { idle: self.idle, answering, pause: self.pause() };
+                let done = relay(&mut client, service, ends).await;
                 debug!(target: "TBOT", "A connection to {} ended: {} bytes up, {} bytes down{}.", self.target, done.up, done.down, if done.idle { ", idle" } else { "" });
                 match done.fault {
                     Some(fault) if done.down == 0 => self.broken(&fault),
@@ -234,6 +237,12 @@ impl Way {
             service.write_all(first).await.map_err(|e| self.broken(&e))?;
         }
         Ok(service)
+    }
+
+    /// When a connection that is judged anew with each request needs a successor.
+    fn pause(&self) -> Option<Duration> {
+        let shown = lock(&self.clients).as_ref().map(|clients| clients.credential.clone())?;
+        (self.talk() == Talk::Http).then(|| self.credentials.left(&shown).saturating_sub(SUCCESSION))
     }
 
     fn broken(&self, error: &io::Error) -> Failure {

@@ -308,6 +308,25 @@ async fn http_passes_in_both_versions_and_a_login_page_is_explained() {
 }
 
 #[tokio::test]
+async fn a_kept_http_connection_gives_way_before_its_certificate_expires() {
+    let proxy = Proxy::start().await;
+    let files = Arc::new(Files::default());
+    let http = Target::Application("example".into(), Some(Protocol::HTTP));
+    files.put(proxy.certificate("first", &[(&[1, 10], "example")], 61));
+    let tunnel = run(proxy.settings(http, Mode::Authenticated, &files)).await;
+    let mut kept = tunnel.connect().await;
+    kept.write_all(b"GET /").await.unwrap();
+    hear(&mut kept, b"GET /").await;
+    assert!(rest(&mut kept).await.is_empty());
+    files.put(app_files(&proxy, "second"));
+    let mut next = tunnel.connect().await;
+    next.write_all(b"GET /").await.unwrap();
+    hear(&mut next, b"GET /").await;
+    let users: Vec<_> = proxy.seen().into_iter().map(|seen| seen.user).collect();
+    assert_eq!(users, ["first", "second"]);
+}
+
+#[tokio::test]
 async fn one_connection_more_than_allowed_waits_for_another_to_end() {
     let proxy = Proxy::start().await;
     let files = Arc::new(Files::default());
