@@ -122,7 +122,7 @@ pub(crate) enum Command {
         /// Directory to write to
         directory: PathBuf,
     },
-    /// Open a local port that leads to an application or a database
+    /// Open a local port that leads to an application or a database, or reach a host by SSH
     Proxy(Through),
     /// Databases of the cluster: list, connect, configure clients
     Db(Through),

@@ -10,6 +10,7 @@ mod inspect;
 mod migrate;
 mod proxy;
 mod signals;
+mod ssh;
 mod start;
 mod systemd;
 mod tunnels;

@@ -1,4 +1,4 @@
-//! `tbot proxy app|db`: a local port that leads to an application or a database (surface §A.10), without `tsh`.
+//! `tbot proxy app|db|ssh`: a local port that leads to an application or a database, SSH to a host (surface §A.10), without `tsh`.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use tunnel::{Credentials, Limits, Listen, Mode, Settings, Target, Tunnel};
 use crate::client::Client;
 use crate::flags::Flags;
 use crate::signals::Signals;
-use crate::{start, wiring};
+use crate::{ssh, start, wiring};
 
 /// What `proxy` and `db` have in common.
 #[derive(Args)]
@@ -36,7 +36,7 @@ pub(crate) struct Through {
     arguments: Vec<OsString>,
 }
 
-/// Open a local port that leads to an application or a database
+/// Open a local port that leads to an application or a database, or reach a host by SSH
 #[derive(Parser)]
 #[command(name = "tbot proxy", disable_version_flag = true, args_override_self = true)]
 struct Proxy {
@@ -46,6 +46,20 @@ struct Proxy {
 
 #[derive(Subcommand)]
 enum What {
+    #[command(flatten)]
+    Local(Local),
+    /// To an SSH server, over stdin and stdout: what an output's `ssh_config` runs
+    Ssh {
+        #[command(flatten)]
+        common: Common,
+        /// `[USER@]HOST[:PORT]`; without a port, wherever the host listens
+        target: String,
+    },
+}
+
+/// What gets a port of this machine.
+#[derive(Subcommand)]
+enum Local {
     /// To an application
     App {
         #[command(flatten)]
@@ -112,7 +126,11 @@ pub(crate) struct DbSession {
 /// Runs until a signal.
 pub(crate) fn proxy(flags: &Flags, through: &Through) -> Result<(), String> {
     let Some(Proxy { what }) = inner(through, "tbot proxy")? else { return Ok(()) };
-    let (What::App { open, .. } | What::Db { open, .. }) = &what;
+    let local = match what {
+        What::Ssh { common, target } => return ssh::proxy(&Context::new(flags, through, &common)?, &target),
+        What::Local(local) => local,
+    };
+    let (Local::App { open, .. } | Local::Db { open, .. }) = &local;
     let context = Context::new(flags, through, &open.common)?;
     let listen = match &open.listen {
         Some(text) => Listen::parse(text).map_err(|e| e.to_string())?,
@@ -120,9 +138,9 @@ pub(crate) fn proxy(flags: &Flags, through: &Through) -> Result<(), String> {
     };
     context.block_on(async {
         let shutdown = Signals::install().map_err(|e| format!("signals cannot be handled: {e}"))?;
-        let (target, mode) = match &what {
-            What::App { app, .. } => (Target::Application(app.clone(), None), Mode::Authenticated),
-            What::Db { service, session, .. } => {
+        let (target, mode) = match &local {
+            Local::App { app, .. } => (Target::Application(app.clone(), None), Mode::Authenticated),
+            Local::Db { service, session, .. } => {
                 session.note_ignored();
                 (Target::Database(service.clone()), session.mode())
             }
@@ -132,9 +150,9 @@ pub(crate) fn proxy(flags: &Flags, through: &Through) -> Result<(), String> {
             opened = Tunnel::open(context.settings(listen, target, mode)?) => opened.map_err(|e| e.to_string())?,
             () = &mut shutdown => return Ok(()),
         };
-        match &what {
-            What::App { app, .. } => println!("Proxying connections to {app} on {}", tunnel.address()),
-            What::Db { service, session, .. } => print!("{}", context.hint(&tunnel, service, session).await?),
+        match &local {
+            Local::App { app, .. } => println!("Proxying connections to {app} on {}", tunnel.address()),
+            Local::Db { service, session, .. } => print!("{}", context.hint(&tunnel, service, session).await?),
         }
         tunnel.serve(shutdown).await;
         Ok(())

@@ -31,6 +31,11 @@ pub struct ProxyDialer {
 }
 
 impl ProxyDialer {
+    /// The proxy's host name or address.
+    pub fn host(&self) -> &str {
+        &self.route.host
+    }
+
     /// Settings for many connections that offer `protocols`, most wanted first, and show `client`. The proxy is verified against the
     /// machine's roots; inside an upgraded connection against `authorities`, those of the cluster's hosts, PEM. Connections made with one
     /// value resume each other's TLS sessions; make a new one when the certificate changes.

@@ -23,6 +23,7 @@ mod registration;
 mod resources;
 mod session;
 mod sessions;
+mod ssh;
 mod trust;
 mod upgrade;
 mod version;

@@ -72,7 +72,7 @@ async fn what_cannot_work_is_said_with_its_remedy() {
         (vec!["proxy", "--proxy=localhost:1", "app", APP], "either --destination-dir or a config file"),
         (vec!["-c", &config, "proxy", "app", "another"], "is for application \"grafana-example\", not for \"another\""),
         (vec!["-c", &config, "proxy", "db", "x"], "`{type: database, service: x}`"),
-        (vec!["-c", &config, "proxy", "ssh", "x"], "unrecognized subcommand 'ssh'"),
+        (vec!["-c", &config, "proxy", "kube", "x"], "unrecognized subcommand 'kube'"),
         (vec!["-c", &config, "db", "env", "x"], "is not for database \"x\""),
     ] {
         let message = world.refused(&arguments).await;
