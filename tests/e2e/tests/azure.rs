@@ -128,11 +128,14 @@ async fn an_identity_that_expired_in_an_outage_joins_again() {
     for release in [Release::V15, Release::Newest] {
         let azure = Azure::new(release, "group1").await;
         azure.configure_mode("", "");
-        azure.world.control.cap_ttl(Duration::from_secs(4));
         let mut daemon = azure.world.daemon();
-        until("it has an identity", || daemon.log().contains("Fetched new bot identity")).await;
+        let fetched = || daemon.log().matches("Fetched new bot identity").count();
+        until("it has an identity", || fetched() == 1).await;
+        azure.world.control.cap_ttl(Duration::from_secs(2));
+        daemon.signal(rustix::process::Signal::HUP);
+        until("it lives for two seconds", || fetched() == 2).await;
         azure.world.control.stop_listening();
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
         assert!(daemon.running());
         azure.world.control.cap_ttl(Duration::from_secs(3600));
         let before = daemon.log().matches("Successfully registered").count();

@@ -164,11 +164,14 @@ async fn an_identity_that_expired_takes_up_a_new_token() {
     world.configure(&world.proxy(), "", &world.output(APP, "out"));
     let named = world.read("tbot.yaml").replace(harness::TOKEN, world.path("token").to_str().unwrap());
     std::fs::write(world.path("tbot.yaml"), named).unwrap();
-    world.control.cap_ttl(Duration::from_secs(4));
     let mut daemon = world.daemon();
     until("the first output", || daemon.log().contains("Generated output.")).await;
+    world.control.cap_ttl(Duration::from_secs(2));
+    daemon.signal(Signal::HUP);
+    let fetched = || daemon.log().matches("Fetched new bot identity").count();
+    until("the identity lives for two seconds", || fetched() == 2).await;
     world.control.stop_listening();
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
     world.control.cap_ttl(Duration::from_secs(3600));
     world.control.start_listening().await.unwrap();
     // Spares the test the rest of a pause between two tries.

@@ -85,14 +85,7 @@ impl AuthService for AuthApi {
     }
 
     async fn get_auth_preference(&self, _: Request<()>) -> Result<Response<AuthPreferenceV2>, Status> {
-        let suite = self.0.state.options.suite().map_or(0, |suite| suite as i32);
-        Ok(Response::new(AuthPreferenceV2 {
-            kind: "cluster_auth_preference".to_owned(),
-            version: "v2".to_owned(),
-            metadata: Some(Metadata { name: "cluster-auth-preference".to_owned(), ..Metadata::default() }),
-            spec: Some(AuthPreferenceSpecV2 { signature_algorithm_suite: suite }),
-            ..AuthPreferenceV2::default()
-        }))
+        Ok(Response::new(preference(&self.0)))
     }
 
     async fn list_resources(
@@ -135,5 +128,17 @@ impl AuthService for AuthApi {
 
     async fn watch_events(&self, request: Request<Watch>) -> Result<Response<Self::WatchEventsStream>, Status> {
         Ok(Response::new(Box::pin(watch::open(&self.0, request.into_inner())?)))
+    }
+}
+
+/// How clients are to authenticate, as far as agents look at it: the suite.
+pub(crate) fn preference(connection: &Connection) -> AuthPreferenceV2 {
+    let suite = connection.state.options.suite().map_or(0, |suite| suite as i32);
+    AuthPreferenceV2 {
+        kind: "cluster_auth_preference".to_owned(),
+        version: "v2".to_owned(),
+        metadata: Some(Metadata { name: "cluster-auth-preference".to_owned(), ..Metadata::default() }),
+        spec: Some(AuthPreferenceSpecV2 { signature_algorithm_suite: suite }),
+        ..AuthPreferenceV2::default()
     }
 }

@@ -8,7 +8,7 @@ use tonic::body::Body;
 use tower::ServiceExt;
 
 use super::{
-    auth_service::AuthApi, bot_instances::BotInstanceApi, join_service::JoinApi, refusal::Refusal,
+    auth_service::AuthApi, bot_instances::BotInstanceApi, join_service::JoinApi, modern::ModernApi, refusal::Refusal,
     trust_service::TrustApi,
 };
 use crate::{
@@ -19,8 +19,10 @@ use crate::{
     wire::{
         proto::{auth_service_server::AuthServiceServer, join_service_server as legacy},
         teleport::{
+            clusterconfig::v1::cluster_config_service_server::ClusterConfigServiceServer,
             join::v1::join_service_server as newest,
             machineid::v1::bot_instance_service_server::BotInstanceServiceServer,
+            presence::v1::presence_service_server::PresenceServiceServer,
             trust::v1::trust_service_server::TrustServiceServer,
         },
     },
@@ -138,6 +140,12 @@ async fn route(connection: &Arc<Connection>, method: &str, request: Request<Body
         }
         "teleport.machineid.v1.BotInstanceService" if on_auth && release.is_modern() => {
             BotInstanceServiceServer::new(BotInstanceApi(connection)).oneshot(request).await
+        }
+        "teleport.clusterconfig.v1.ClusterConfigService" if on_auth && release.is_modern() => {
+            ClusterConfigServiceServer::new(ModernApi(connection)).oneshot(request).await
+        }
+        "teleport.presence.v1.PresenceService" if on_auth && release.is_modern() => {
+            PresenceServiceServer::new(ModernApi(connection)).oneshot(request).await
         }
         "proto.JoinService" if knows(release, last(method)) => {
             legacy::JoinServiceServer::new(JoinApi(connection)).oneshot(request).await

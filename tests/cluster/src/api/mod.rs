@@ -10,6 +10,7 @@ pub(crate) mod join;
 pub(crate) mod join_service;
 pub(crate) mod join_stream;
 pub(crate) mod json;
+pub(crate) mod modern;
 pub(crate) mod refusal;
 pub(crate) mod resources;
 pub(crate) mod sessions;

@@ -19,9 +19,13 @@ use crate::{
             CreateAppSessionRequest, GetRoleRequest, PingRequest, RouteToApp, UserCertsRequest,
             auth_service_client::AuthServiceClient, join_service_client as legacy,
         },
-        teleport::join::v1::{
-            BotParams, ClientInit, ClientParams, JoinRequest, PublicKeys, TokenInit, client_params, join_request,
-            join_response, join_service_client as newest, result,
+        teleport::{
+            clusterconfig::v1::{GetAuthPreferenceRequest, cluster_config_service_client::ClusterConfigServiceClient},
+            join::v1::{
+                BotParams, ClientInit, ClientParams, JoinRequest, PublicKeys, TokenInit, client_params, join_request,
+                join_response, join_service_client as newest, result,
+            },
+            presence::v1::{ListRemoteClustersRequest, presence_service_client::PresenceServiceClient},
         },
         types::RegisterUsingTokenRequest,
     },
@@ -210,6 +214,26 @@ async fn an_application_opens_when_its_session_is_visible() {
     }
 }
 
+/// Agents of version 17 and later ask two more services than ours does.
+#[tokio::test]
+async fn the_suite_and_leaf_clusters_are_told_to_the_newest_agents() {
+    let stand_in = stand_in(Release::Newest).await;
+    stand_in.control().add_leaf("leaf.example.com").unwrap();
+    let bot = join_by_stream(&stand_in).await;
+    let channel = auth_channel(&stand_in, Some(&bot)).await;
+    let mut config = ClusterConfigServiceClient::new(channel.clone());
+    let preference = config.get_auth_preference(GetAuthPreferenceRequest {}).await.unwrap().into_inner();
+    assert_eq!(preference.spec.unwrap().signature_algorithm_suite, 2);
+    let mut presence = PresenceServiceClient::new(channel);
+    let request = ListRemoteClustersRequest::default();
+    let leaves = presence.list_remote_clusters(request).await.unwrap().into_inner().remote_clusters;
+    let names: Vec<_> = leaves.into_iter().map(|leaf| leaf.metadata.unwrap().name).collect();
+    assert_eq!(names, ["leaf.example.com"]);
+    let mut anonymous = ClusterConfigServiceClient::new(auth_channel(&stand_in, None).await);
+    let refused = anonymous.get_auth_preference(GetAuthPreferenceRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+}
+
 /// GET / with a client certificate.
 async fn get(stand_in: &StandIn, identity: &Identity) -> (u16, String) {
     use http_body_util::BodyExt;
@@ -224,9 +248,8 @@ async fn get(stand_in: &StandIn, identity: &Identity) -> (u16, String) {
     (head.status.as_u16(), String::from_utf8_lossy(&text).into_owned())
 }
 
-#[tokio::test]
-async fn the_newest_release_joins_by_stream_and_reads_two_keys() {
-    let stand_in = stand_in(Release::Newest).await;
+/// Joins by the stream of the newest release.
+async fn join_by_stream(stand_in: &StandIn) -> Identity {
     let key = PrivateKey::p256().unwrap();
     let spki = der::Encode::to_der(&key.public().to_spki().unwrap()).unwrap();
     let keys = PublicKeys { public_tls_key: spki, public_ssh_key: key.public().to_ssh_wire() };
@@ -236,7 +259,7 @@ async fn the_newest_release_joins_by_stream_and_reads_two_keys() {
     let token = TokenInit { client_params: Some(params), secret: String::new() };
     let requests = [join_request::Payload::ClientInit(init), join_request::Payload::TokenInit(token)]
         .map(|payload| JoinRequest { payload: Some(payload) });
-    let mut client = newest::JoinServiceClient::new(auth_channel(&stand_in, None).await);
+    let mut client = newest::JoinServiceClient::new(auth_channel(stand_in, None).await);
     let mut answers = client.join(tokio_stream::iter(requests)).await.unwrap().into_inner();
     let Some(join_response::Payload::Init(init)) = answers.message().await.unwrap().unwrap().payload else {
         panic!("no init")
@@ -246,7 +269,13 @@ async fn the_newest_release_joins_by_stream_and_reads_two_keys() {
         panic!("no result")
     };
     let Some(result::Payload::BotResult(result)) = result.payload else { panic!("no certificates") };
-    let identity = Identity { certificate: result.certificates.unwrap().tls_cert, key: key.to_pkcs8().unwrap() };
+    Identity { certificate: result.certificates.unwrap().tls_cert, key: key.to_pkcs8().unwrap() }
+}
+
+#[tokio::test]
+async fn the_newest_release_joins_by_stream_and_reads_two_keys() {
+    let stand_in = stand_in(Release::Newest).await;
+    let identity = join_by_stream(&stand_in).await;
     let caller = crate::pki::caller::Caller::from_certificate(&identity.certificate).unwrap();
     assert!(caller.renewable && caller.bot_instance.is_some());
     issue(&stand_in, &identity, None).await;
@@ -254,7 +283,7 @@ async fn the_newest_release_joins_by_stream_and_reads_two_keys() {
     let old = UserCertsRequest {
         username: "bot-robot".to_owned(),
         expires: Some(stamp(SystemTime::now() + Duration::from_secs(600))),
-        public_key: key.public().to_authorized_line().into_bytes(),
+        public_key: PrivateKey::p256().unwrap().public().to_authorized_line().into_bytes(),
         ..UserCertsRequest::default()
     };
     assert_eq!(client.generate_user_certs(old).await.unwrap_err().code(), Code::InvalidArgument);
