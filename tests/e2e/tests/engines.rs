@@ -42,8 +42,20 @@ async fn redis(world: &World) -> Server {
     server
 }
 
-/// Runs the client that the agent names, in both modes and by itself; `question` is what follows its command line.
-async fn clients(world: &World, protocol: &str, server: &Server, title: &str, question: &str, answer: &str) {
+/// What an engine's own client is asked, and says.
+struct Engine {
+    protocol: &'static str,
+    title: &'static str,
+    /// Behind the client's command line.
+    flags: &'static str,
+    /// Alone on its standard input.
+    statement: &'static str,
+    answer: &'static str,
+}
+
+/// Runs the client that the agent names, in both modes and by itself.
+async fn clients(world: &World, server: &Server, engine: Engine) {
+    let Engine { protocol, title, flags, statement, answer } = engine;
     world.control.add_database(DB, protocol, &server.uri());
     let out = world.path("out").display().to_string();
     world.configure(&world.proxy(), "", &format!("- {{type: database, service: {DB}, username: alice, database: example, destination: {{type: directory, path: {out}}}}}\n"));
@@ -51,7 +63,7 @@ async fn clients(world: &World, protocol: &str, server: &Server, title: &str, qu
     let config = world.path("tbot.yaml").display().to_string();
     let shell = async |line: &str| {
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("{line} {question}")]);
+        command.args(["-c", &format!("{line} {flags}")]);
         text(&output(command).await)
     };
     let tunnel = Proxy::start(world, &["-c", &config, "proxy", "db", "--tunnel", DB]);
@@ -65,6 +77,13 @@ async fn clients(world: &World, protocol: &str, server: &Server, title: &str, qu
     let command = String::from_utf8(command.stdout).unwrap();
     assert!(command.contains("/tlscert "), "{command}");
     assert_eq!(shell(command.trim_end()).await, answer, "{command}");
+    // By itself, on a socket that only this user reaches; what to do is read from the standard input.
+    let script = world.path("script");
+    std::fs::write(&script, format!("{statement}\n")).unwrap();
+    let mut connect = world.run(&["-c", &config, "db", "connect", DB]);
+    connect.stdin(std::fs::File::open(script).unwrap());
+    let connected = text(&output(connect).await);
+    assert!(connected.ends_with(answer), "{connected}");
     // Without the cluster each says so in its own words.
     world.control.stop_listening();
     let refused = shell(&hint).await;
@@ -78,13 +97,20 @@ async fn clients(world: &World, protocol: &str, server: &Server, title: &str, qu
 async fn mariadb_and_its_client() {
     let world = World::new().await;
     let server = mariadb(&world).await;
-    let question = "--batch --skip-column-names --execute \"select current_user(), database()\"";
-    clients(&world, "mysql", &server, "MySQL", question, "alice@localhost\texample\n").await;
+    let engine = Engine {
+        protocol: "mysql",
+        title: "MySQL",
+        flags: "--batch --skip-column-names --execute \"select current_user(), database()\"",
+        statement: "select current_user(), database()",
+        answer: "alice@localhost\texample\n",
+    };
+    clients(&world, &server, engine).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_and_its_client() {
     let world = World::new().await;
     let server = redis(&world).await;
-    clients(&world, "redis", &server, "Redis", "set key value", "OK\n").await;
+    let (flags, statement) = ("set key value", "set key value");
+    clients(&world, &server, Engine { protocol: "redis", title: "Redis", flags, statement, answer: "OK\n" }).await;
 }
