@@ -10,7 +10,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for folder in &folders {
         println!("cargo:rerun-if-changed={}", folder.display());
     }
-    let files = ["auth.proto", "trust.proto", "join.proto", "machineid.proto", "clusterconfig.proto", "presence.proto"];
+    let files = [
+        "auth.proto",
+        "trust.proto",
+        "join.proto",
+        "machineid.proto",
+        "transport.proto",
+        "clusterconfig.proto",
+        "presence.proto",
+    ];
     let set = protox::compile(files, &folders)?;
     // The tests compare shapes field by field and need the descriptors at run time.
     fs::write(Path::new(&env::var("OUT_DIR")?).join("descriptors.bin"), set.encode_to_vec())?;

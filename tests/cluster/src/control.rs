@@ -61,6 +61,11 @@ impl Control {
         self.0.registry().apps.remove(name);
     }
 
+    /// Adds or replaces a host that is reached by SSH through the proxy: its name, and `host:port` of its server.
+    pub fn add_host(&self, name: &str, address: &str) {
+        self.0.registry().hosts.insert(name.to_owned(), address.to_owned());
+    }
+
     /// Adds or replaces a database: its protocol as in a resource (`postgres`), and `host:port` of a server that speaks
     /// TLS with a certificate of [`Self::sign_database`].
     pub fn add_database(&self, name: &str, protocol: &str, uri: &str) {

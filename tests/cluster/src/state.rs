@@ -61,6 +61,8 @@ pub(crate) struct Registry {
     pub bots: BTreeMap<String, Bot>,
     pub apps: BTreeMap<String, App>,
     pub databases: BTreeMap<String, Database>,
+    /// Where the SSH servers of hosts listen, `host:port` by the host's name.
+    pub hosts: BTreeMap<String, String>,
     /// By session id.
     pub sessions: BTreeMap<String, Session>,
     pub heartbeats: Vec<Heartbeat>,

@@ -3,6 +3,7 @@
 mod harness;
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -153,11 +154,21 @@ async fn ssh_with_our_identity_into_sshd_with_our_host_certificate() {
             std::fs::create_dir_all("/run/sshd").unwrap();
         }
         std::fs::write(world.path("far"), "hello\n").unwrap();
+        let hosts = sshd_for_each_connection(["-i", "-E", &path("sshd.log"), "-f", &path("sshd_config")]);
+        for name in ["node", "other"] {
+            world.control.add_host(name, &hosts);
+        }
         let ssh = |host: &str| {
+            // No shell: who runs the test may have none.
             let mut command = Command::new("sftp");
-            // A server for this one connection, in place of the way through the proxy. No shell: who runs the test may have none.
-            let server = format!("ProxyCommand=/usr/sbin/sshd -i -E {} -f {}", path("sshd.log"), path("sshd_config"));
-            command.args(["-F", &format!("{identity}/ssh_config"), "-o", &server]).args(["-o", "BatchMode=yes"]);
+            command.args(["-F", &format!("{identity}/ssh_config")]).args(["-o", "BatchMode=yes"]);
+            if release == Release::V12 {
+                // Its proxy knows no way that `tbot proxy ssh` knows.
+                let server =
+                    format!("ProxyCommand=/usr/sbin/sshd -i -E {} -f {}", path("sshd.log"), path("sshd_config"));
+                command.args(["-o", &server]);
+            }
+            command.env("SSL_CERT_FILE", path("web-ca.pem"));
             command.args(["-o", "StrictHostKeyChecking=yes", "-o", "GlobalKnownHostsFile=none"]);
             command.args([format!("{host}:{}", path("far")), path("near")]);
             command.env_remove("SSH_AUTH_SOCK").stdin(Stdio::null());
@@ -179,6 +190,23 @@ async fn ssh_with_our_identity_into_sshd_with_our_host_certificate() {
         let unknown = output(ssh(&node)).await;
         assert!(!unknown.status.success() && text(&unknown).contains("Permission denied"), "{}", text(&unknown));
     }
+}
+
+/// An address where every connection gets a server of its own, as inetd does it.
+fn sshd_for_each_connection(arguments: [&str; 5]) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let arguments = arguments.map(str::to_owned);
+    std::thread::spawn(move || {
+        while let Ok((connection, _)) = listener.accept() {
+            let mut sshd = Command::new("/usr/sbin/sshd");
+            sshd.args(&arguments)
+                .stdout(OwnedFd::from(connection.try_clone().unwrap()))
+                .stdin(OwnedFd::from(connection));
+            sshd.spawn().unwrap();
+        }
+    });
+    address
 }
 
 /// Key, chain and authorities in one file, and the private key for a plugin only where the operator says so.

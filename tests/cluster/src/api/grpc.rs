@@ -9,7 +9,7 @@ use tower::ServiceExt;
 
 use super::{
     auth_service::AuthApi, bot_instances::BotInstanceApi, join_service::JoinApi, modern::ModernApi, refusal::Refusal,
-    trust_service::TrustApi,
+    transport::TransportApi, trust_service::TrustApi,
 };
 use crate::{
     faults::{self, Fault},
@@ -23,6 +23,7 @@ use crate::{
             join::v1::join_service_server as newest,
             machineid::v1::bot_instance_service_server::BotInstanceServiceServer,
             presence::v1::presence_service_server::PresenceServiceServer,
+            transport::v1::transport_service_server::TransportServiceServer,
             trust::v1::trust_service_server::TrustServiceServer,
         },
     },
@@ -146,6 +147,9 @@ async fn route(connection: &Arc<Connection>, method: &str, request: Request<Body
         }
         "teleport.presence.v1.PresenceService" if on_auth && release.is_modern() => {
             PresenceServiceServer::new(ModernApi(connection)).oneshot(request).await
+        }
+        "teleport.transport.v1.TransportService" if !on_auth && release >= Release::V15 => {
+            TransportServiceServer::new(TransportApi(connection)).oneshot(request).await
         }
         "proto.JoinService" if knows(release, last(method)) => {
             legacy::JoinServiceServer::new(JoinApi(connection)).oneshot(request).await

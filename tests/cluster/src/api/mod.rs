@@ -14,5 +14,6 @@ pub(crate) mod modern;
 pub(crate) mod refusal;
 pub(crate) mod resources;
 pub(crate) mod sessions;
+pub(crate) mod transport;
 pub(crate) mod trust_service;
 pub(crate) mod watch;

@@ -15,7 +15,7 @@ use super::{
     tcp_app,
     tls::Shown,
 };
-use crate::{ssh, state::State};
+use crate::{Release, ssh, state::State};
 
 /// What prefixes the protocol of connections meant for an auth server.
 const AUTH_PREFIX: &str = "teleport-auth@";
@@ -25,6 +25,9 @@ const TUNNEL: [&str; 2] = ["teleport-reversetunnelv2", "teleport-reversetunnel"]
 
 /// The protocol of the proxy's own SSH server: it shows the host certificate, and its name is never answered (seen of version 15).
 const SSH: &str = "teleport-proxy-ssh";
+
+/// The protocol under which SSH is a call, for clients that need no second handshake; there is no older one that 12 knows.
+const SSH_BY_GRPC: &str = "teleport-proxy-ssh-grpc";
 
 /// The protocol of applications that are not HTTP.
 const TCP_APP: &str = "teleport-tcp";
@@ -41,6 +44,7 @@ enum Route<'a> {
     Tunnel,
     Ssh,
     JoinByGrpc,
+    SshByGrpc,
     Web,
     /// The protocol without the suffix of frames.
     Connection(&'a str),
@@ -62,6 +66,7 @@ pub(crate) fn route(
         }
         let found = hello.protocols.iter().find_map(|offer| match offer.as_str() {
             "teleport-proxy-grpc" => Some(Route::JoinByGrpc),
+            SSH_BY_GRPC if state.options.release >= Release::V15 => Some(Route::SshByGrpc),
             "h2" | "http/1.1" => Some(Route::Web),
             SSH => Some(Route::Ssh),
             tunnel if TUNNEL.contains(&tunnel) => Some(Route::Tunnel),
@@ -78,16 +83,19 @@ pub(crate) fn route(
             Some(Route::Tunnel) => TUNNEL.map(str::to_owned).to_vec(),
             Some(Route::JoinByGrpc) => vec!["h2".to_owned(), "teleport-proxy-grpc".to_owned()],
             Some(Route::Web) => vec!["h2".to_owned(), "http/1.1".to_owned()],
+            Some(Route::SshByGrpc) => vec!["h2".to_owned()],
             Some(Route::Connection(base)) => vec![framed(base), base.to_owned()],
             // As if the client had offered none (wire §o).
             Some(Route::Ssh) | None => Vec::new(),
         };
-        let shown = if matches!(found, Some(Route::Ssh)) { Shown::Host } else { shown };
+        let shown = if matches!(found, Some(Route::Ssh | Route::SshByGrpc)) { Shown::Host } else { shown };
         let tls = TlsAcceptor::from(state.tls().offering(shown, &protocols)).accept(stream).await?;
         match found {
             Some(Route::Tunnel) => ssh::serve(state, Box::new(tls), ssh::Door::Tunnel).await,
             Some(Route::Ssh) => ssh::serve(state, Box::new(tls), ssh::Door::Proxy).await,
-            Some(Route::JoinByGrpc) => serve::serve(state, tls, remote, "proxy", Protocol::Grpc).await,
+            Some(Route::JoinByGrpc | Route::SshByGrpc) => {
+                serve::serve(state, tls, remote, "proxy", Protocol::Grpc).await
+            }
             Some(Route::Web) => serve::serve(state, tls, remote, "proxy", Protocol::Web).await,
             None => serve::serve(state, tls, remote, "proxy", Protocol::Http1).await,
             Some(Route::Connection(base)) => {
