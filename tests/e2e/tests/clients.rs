@@ -203,7 +203,7 @@ fn sshd_for_each_connection(arguments: [&str; 5]) -> String {
             sshd.args(&arguments)
                 .stdout(OwnedFd::from(connection.try_clone().unwrap()))
                 .stdin(OwnedFd::from(connection));
-            sshd.spawn().unwrap();
+            sshd.status().unwrap();
         }
     });
     address
