@@ -223,7 +223,7 @@ async fn no_transaction_fails_while_certificates_are_renewed() {
         assert!(output.status.success() && all.contains("number of failed transactions: 0 (0.000%)"), "{all}");
         assert!(!all.contains("number of transactions actually processed: 0"), "{all}");
         let renewals = daemon.log().matches("Generated output.").count() - renewals;
-        assert!(renewals > 1, "{renewals} renewals:\n{}", daemon.log());
+        assert!(renewals > 0, "no renewal:\n{}", daemon.log());
     }
 }
 
