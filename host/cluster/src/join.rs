@@ -42,6 +42,9 @@ pub(crate) async fn at_proxy(
     registration: &Registration<'_>,
 ) -> Result<Certificates, RouteError> {
     info!(target: "AUTH", "Attempting registration via proxy server.");
+    if config.insecure {
+        warn!(target: "AUTH", "Joining cluster without validating the identity of the Proxy Service, because `insecure` is set.");
+    }
     let web = web_client(route, config.insecure)?;
     let found = find(route, &web).await?;
     if Major::parse(&found.version).grpc_join() || registration.is_challenged() {

@@ -190,6 +190,22 @@ async fn authorities_to_trust_may_lie_in_a_folder_under_any_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_believed_unverified_but_with_insecure_and_loudly() {
+    for proxy in [true, false] {
+        let world = World::new().await;
+        let server = if proxy { world.proxy() } else { world.auth() };
+        world.configure(&format!("{server}\ninsecure: true"), "", &world.output(APP, "out"));
+        let mut command = world.tbot(&["--oneshot"]);
+        command.env_remove("SSL_CERT_FILE");
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+        let warning = "WARN [AUTH]      Joining cluster without validating the identity of the ";
+        let log = text(&output);
+        assert!(log.contains(warning) && log.contains("because `insecure` is set"), "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_address_of_ip_version_6() {
     let Ok(listener) = TcpListener::bind("[::1]:0").await else { return eprintln!("this machine has no IPv6") };
     let world = World::new().await;
