@@ -202,7 +202,8 @@ async fn an_identity_that_expired_before_it_was_ever_used_is_not_clung_to() {
         assert!(outage.cluster.count("join") > 1, "{:?}", outage.log());
         outage.cluster.state().connect = None;
     });
-    world.run(&[], 2 * TTL.as_secs()).await.unwrap();
+    // Once it is over: up to an interval until the next try, and another until what it found is renewed.
+    world.run(&[], (TTL + INTERVAL * 5).as_secs()).await.unwrap();
     weather.await.unwrap();
     assert!(world.cluster.count("rejoin") > 0, "it works again: {:?}", world.log());
 }
