@@ -158,8 +158,9 @@ fn wasm_toolchain(root: &Path) -> Result<Environment> {
     bail!(
         "there is no `{TARGET}` target\n\
          with network: rustup target add {TARGET}\n\
-         on Debian: apt-get install {}",
-        DEBIAN_PACKAGES.join(" ")
+         on Debian: apt-get update && apt-get install {}, which has to give rustc {} or newer (bookworm-security does)",
+        DEBIAN_PACKAGES.join(" "),
+        env!("CARGO_PKG_RUST_VERSION")
     )
 }
 
@@ -172,14 +173,20 @@ fn installed() -> Result<bool> {
 }
 
 /// Compiler and library have to be of one release, so rustup's compiler cannot take Debian's source: build Debian's library with Debian's
-/// compiler, once, and give it to every later build as its sysroot. `None` where the packages are absent and cannot be installed.
+/// compiler, once, and give it to every later build as its sysroot. `None` where the packages are absent or too old for this project, and
+/// cannot be installed.
 fn debian(root: &Path) -> Result<Option<Environment>> {
-    let there = || Path::new(DEBIAN_RUSTC).is_file() && Path::new("/usr/lib/rustlib/src/rust/library").is_dir();
+    let there = || {
+        Path::new("/usr/lib/rustlib/src/rust/library").is_dir()
+            && output(Command::new(DEBIAN_RUSTC).arg("--version")).is_ok_and(|version| is_new_enough(&version))
+    };
     if !there() {
         let root_user = output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
-        let mut install = Command::new("apt-get");
-        install.args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(DEBIAN_PACKAGES);
-        if !root_user || install.status().is_err() || !there() {
+        let apt = |arguments: &[&str]| Command::new("apt-get").args(arguments).status();
+        let install =
+            [["install", "--yes", "--quiet", "--no-install-recommends"].as_slice(), &DEBIAN_PACKAGES].concat();
+        // A new machine has no package lists, and an old one lists what is too old.
+        if !root_user || apt(&["update", "--quiet"]).is_err() || apt(&install).is_err() || !there() {
             return Ok(None);
         }
     }
@@ -194,6 +201,16 @@ fn debian(root: &Path) -> Result<Option<Environment>> {
         ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker()?.into_os_string()),
         ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", flags),
     ]))
+}
+
+/// Does `rustc 1.96.0 (…)` build what this workspace's `rust-version` asks for?
+fn is_new_enough(version: &str) -> bool {
+    let parsed = |text: &str| {
+        let mut numbers = text.split('.').map(|part| part.parse::<u32>().ok());
+        Some((numbers.next()??, numbers.next()??))
+    };
+    let found = version.split_whitespace().nth(1).and_then(parsed);
+    found.is_some_and(|found| Some(found) >= parsed(env!("CARGO_PKG_RUST_VERSION")))
 }
 
 /// Builds the standard library as a dependency of an empty package and moves it to `sysroot` in one step.
@@ -289,4 +306,23 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compiler_older_than_the_project_is_not_taken() {
+        for (version, taken) in [
+            (format!("rustc {}.0 (2026)", env!("CARGO_PKG_RUST_VERSION")), true),
+            ("rustc 1.100.0-nightly".into(), true),
+            ("rustc 2.0.0".into(), true),
+            ("rustc 1.63.0".into(), false),
+            ("rustc 1.85.0 (4d91de4e4 2025-02-17) (built from a source tarball)".into(), false),
+            (String::new(), false),
+        ] {
+            assert_eq!(is_new_enough(&version), taken, "{version}");
+        }
+    }
 }
