@@ -115,7 +115,7 @@ pub(crate) fn status(route: &Route, status: &tonic::Status) -> Failure {
             return Failure::new(
                 FailureKind::Revoked,
                 format!(
-                    "{message}: another copy of this identity was used, or an operator locked the bot; remove the lock (`tctl get locks`), create a new token and set `onboarding.token`"
+                    "{message}: another copy of this identity was used, the answer to a renewal was lost, or an operator locked the bot; remove the lock (`tctl get locks`), create a new token and set `onboarding.token`"
                 ),
             );
         }

@@ -151,6 +151,10 @@ impl Session for GrpcSession {
         &self.info
     }
 
+    async fn ping(&self) -> Result<(), Failure> {
+        self.caller.call(self.caller.auth().ping(PingRequest {})).await.map(drop)
+    }
+
     async fn renew(&self, key: &PublicKey, ttl: Duration) -> Result<Certificates, Failure> {
         let mut request = UserCertsRequest { username: self.identity.user().to_owned(), ..UserCertsRequest::default() };
         request.expires = Some(prost_types::Timestamp { seconds: self.clock.now().plus(ttl).0, nanos: 0 });

@@ -79,6 +79,11 @@ pub trait Cluster: Send + Sync {
 pub trait Session: Send + Sync {
     /// What the cluster said when the connection was opened.
     fn info(&self) -> &ClusterInfo;
+    /// Proves that the connection still carries calls: what is asked next is then not asked of a connection that broke unseen.
+    ///
+    /// # Errors
+    /// As any call.
+    async fn ping(&self) -> Result<(), Failure>;
     /// Renews the bot's own certificates (wire §g.2). Counts the generation up: never repeat it blindly.
     ///
     /// # Errors

@@ -40,5 +40,5 @@ pub use plugin::{
     OutputDescription,
 };
 pub use ssh::SshCertificate;
-pub use store::{STORE_FILES, Stored, load, token_hash};
+pub use store::{RENEWAL_FILE, STORE_FILES, Stored, load, token_hash};
 pub use suite::Suite;

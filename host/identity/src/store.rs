@@ -11,6 +11,8 @@ use crate::{
 /// The names under which the bot's identity is kept, the original's own (surface §D.1), in the order they are written.
 pub const STORE_FILES: [&str; 7] =
     ["key", "key.pub", "key-cert.pub", "sshcacerts", "tlscacerts", "tlscert", "tokenhash"];
+/// The file that says which identity a renewal was asked for with, until something is known of the answer. The original ignores it.
+pub const RENEWAL_FILE: &str = ".tbot-renewal";
 
 /// An identity as it was found in storage: its parts fit together, but its time may be over.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub struct Stored {
     pub identity: Identity,
     /// Lower-case hex SHA-256 of the token it was joined with.
     pub token_hash: String,
+    /// A renewal was asked for with it, and nothing is known of the answer.
+    pub renewal_asked: bool,
 }
 
 impl Identity {
@@ -48,6 +52,23 @@ impl Identity {
             })
             .collect())
     }
+
+    /// As [`Identity::files`], with the note that a renewal is asked for with it, or no longer. The note names the certificate, so that it
+    /// says nothing of whichever identity is stored later, by whomever.
+    ///
+    /// # Errors
+    /// As [`Identity::files`].
+    pub fn files_asking(&self, token_hash: &str, asked: bool) -> Result<Vec<OutputFile>, Failure> {
+        let mut files = self.files(token_hash)?;
+        let note = if asked { self.fingerprint().into_bytes() } else { Vec::new() };
+        files.push(OutputFile { path: RelativePath::literal(RENEWAL_FILE), contents: Zeroizing::new(note) });
+        Ok(files)
+    }
+
+    /// Lower-case hex SHA-256 of the certificate.
+    fn fingerprint(&self) -> String {
+        hex(&Sha256::digest(&self.tls.der))
+    }
 }
 
 /// Puts a stored identity together from its files. `None` where one is missing or empty: there is no identity, as the original sees it.
@@ -72,7 +93,8 @@ pub fn load(files: &HashMap<&str, Zeroizing<Vec<u8>>>) -> Result<Option<Stored>,
     let certificates =
         Certificates { ssh, tls, tls_authorities: parts(tls_authorities), ssh_authorities: parts(ssh_authorities) };
     let identity = Identity::unverified(Arc::new(key), certificates)?;
-    Ok(Some(Stored { identity, token_hash: text("tokenhash").unwrap_or_default().trim().to_owned() }))
+    let renewal_asked = text(RENEWAL_FILE).is_some_and(|note| note.trim() == identity.fingerprint());
+    Ok(Some(Stored { identity, token_hash: text("tokenhash").unwrap_or_default().trim().to_owned(), renewal_asked }))
 }
 
 /// The hash under which storage remembers a token: lower-case hex SHA-256.
@@ -116,6 +138,24 @@ mod tests {
         };
         let at = stored.identity.tls.after;
         Identity::new(Arc::new(key), certificates, at).unwrap();
+    }
+
+    #[test]
+    fn a_note_of_a_renewal_is_about_one_identity_only() {
+        let by_name = |files: Vec<OutputFile>| -> HashMap<_, _> {
+            let named = |name: &str| STORE_FILES.into_iter().chain([RENEWAL_FILE]).find(|own| *own == name).unwrap();
+            files.into_iter().map(|file| (named(file.path.as_str()), file.contents)).collect()
+        };
+        let one = load(&recorded("oneshot-direct/files/store")).unwrap().unwrap();
+        assert!(!one.renewal_asked);
+        let asked = by_name(one.identity.files_asking(&one.token_hash, true).unwrap());
+        assert!(load(&asked).unwrap().unwrap().renewal_asked);
+        let answered = by_name(one.identity.files_asking(&one.token_hash, false).unwrap());
+        assert!(!load(&answered).unwrap().unwrap().renewal_asked);
+        // As after the original has renewed in the same place.
+        let mut other = recorded("daemon-proxy/files/store");
+        other.insert(RENEWAL_FILE, asked[RENEWAL_FILE].clone());
+        assert!(!load(&other).unwrap().unwrap().renewal_asked);
     }
 
     #[test]

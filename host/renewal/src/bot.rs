@@ -66,7 +66,8 @@ impl Bot {
     /// # Errors
     /// The identity's failure alone, or one failure for each output that failed.
     pub async fn oneshot(self, shutdown: impl Future<Output = ()>) -> Result<(), Vec<Failure>> {
-        let identity = BotIdentity::new(self.settings.clone());
+        // Whoever runs passes one by one comes again after an interval, as far as anybody knows.
+        let identity = BotIdentity::new(self.settings.clone(), self.settings.interval);
         let quiescence = identity.quiescence();
         let ended = tokio::select! {
             () = shutdown => Ok(()),
@@ -78,7 +79,13 @@ impl Bot {
 
     async fn pass(self, mut identity: BotIdentity) -> Result<(), Vec<Failure>> {
         let started = Instant::now();
-        let session = identity.obtain().await.map_err(|e| vec![e])?;
+        let obtained = identity.obtain().await;
+        let (session, unanswered) = match (obtained, identity.session) {
+            (Ok(session), _) => (session, None),
+            // The identity lives, so outputs do.
+            (Err(e), Some(session)) if e.kind == FailureKind::AnswerLost => (session, Some(e)),
+            (Err(e), _) => return Err(vec![e]),
+        };
         info!(target: "TBOT", "Bot initialization complete.");
         info!(target: "TBOT", "One-shot mode enabled. Generating outputs.");
         let keys = KeyMaker::new();
@@ -105,11 +112,11 @@ impl Bot {
         });
         let method = &self.settings.method.description().method;
         last_heartbeat(&*session, method, services.collect(), started.elapsed()).await;
-        let failed: Vec<_> = results
-            .into_iter()
-            .zip(&self.outputs)
-            .filter_map(|(result, output)| Some(result.err()?.context(format_args!("output {}", output.description()))))
-            .collect();
+        let outputs = results.into_iter().zip(&self.outputs);
+        let refused = outputs.filter_map(|(result, output)| {
+            Some(result.err()?.context(format_args!("output {}", output.description())))
+        });
+        let failed: Vec<_> = unanswered.map(|e| e.context("bot identity")).into_iter().chain(refused).collect();
         if failed.is_empty() {
             info!(target: "TBOT", "Generated outputs. One-shot mode is enabled so exiting.");
             return Ok(());
@@ -122,7 +129,7 @@ impl Bot {
     /// # Errors
     /// What an operator has to mend before there can be a first identity: a refused token, damaged storage.
     pub async fn run(self, reload: Reload, shutdown: impl Future<Output = ()>) -> Result<(), Failure> {
-        let identity = BotIdentity::new(self.settings.clone());
+        let identity = BotIdentity::new(self.settings.clone(), Duration::ZERO);
         let quiescence = identity.quiescence();
         let (publish, sessions) = watch::channel(None);
         let keys = KeyMaker::new();
@@ -199,21 +206,12 @@ async fn keep_identity(
             Err(failure) if identity.current().is_none() && failure.kind != FailureKind::Unavailable => return failure,
             Err(failure) => {
                 let attempt = trouble.meet("bot identity", &failure);
-                match (failure.kind, identity.current()) {
-                    // The cluster may have counted: trying again could lock the bot, so use up what is left first.
-                    (FailureKind::AnswerLost, Some(current)) => {
-                        let (left, life) = (current.expires().since(now), current.expires().since(current.tls.after));
-                        left.saturating_sub(life / 10).max(retry_after(
-                            FailureKind::Unavailable,
-                            attempt,
-                            settings.interval,
-                        ))
-                    }
+                let soon = retry_after(FailureKind::Unavailable, attempt, settings.interval);
+                match failure.kind {
+                    FailureKind::AnswerLost => identity.patience().max(soon),
                     // A disk that is full again soon must not cost the identity.
-                    (FailureKind::Storage | FailureKind::AnswerLost, _) => {
-                        retry_after(FailureKind::Unavailable, attempt, settings.interval)
-                    }
-                    (kind, _) => retry_after(kind, attempt, settings.interval),
+                    FailureKind::Storage => soon,
+                    kind => retry_after(kind, attempt, settings.interval),
                 }
             }
         };
@@ -271,6 +269,7 @@ async fn keep_output(
         });
         fresh = planned.as_ref().ok().zip(renewed.as_ref().ok()).map(|(wait, expires)| (now.plus(*wait), *expires));
         let planned = planned.unwrap_or(output.interval());
+        let failed = renewed.is_err();
         let result = renewed.and_then(|expires| hooked.map(|()| expires));
         monitor.tried(output.name(), begin.elapsed(), result.as_ref().map(|expires| *expires));
         let wait = match result {
@@ -293,6 +292,8 @@ async fn keep_output(
         tokio::select! {
             () = ahead => {}
             Ok(()) = reload.changed() => fresh = None,
+            // A new identity may be what was missing.
+            Ok(()) = sessions.changed(), if failed => {}
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use identity::{
     Certificates, Clock, Cluster, Destination, Failure, FailureKind, Identity, JoinMethod, Joining, KeyAlgorithm,
-    Monitor, PrivateKey, STORE_FILES, Session, load, token_hash,
+    Monitor, PrivateKey, RENEWAL_FILE, STORE_FILES, Session, load, token_hash,
 };
 use tokio::sync::Mutex;
 use tracing::{debug, info, warn};
@@ -60,11 +60,17 @@ pub(crate) struct BotIdentity {
     unsaved: Arc<Mutex<Option<Unsaved>>>,
     /// Durable, and no connection with it yet.
     unconnected: bool,
+    /// A renewal was asked for with the current identity, and nothing is known of the answer: this is what is said of it.
+    unanswered: Option<Failure>,
+    /// Time until the next pass, where that is not for the loop to choose.
+    pause: Duration,
+    /// The open connection of the current identity.
     pub(crate) session: Option<Arc<dyn Session>>,
 }
 
 impl BotIdentity {
-    pub(crate) fn new(settings: BotSettings) -> Self {
+    /// `pause` is the time until the next pass, where that is not for the loop to choose.
+    pub(crate) fn new(settings: BotSettings, pause: Duration) -> Self {
         Self {
             settings,
             loaded: false,
@@ -72,6 +78,8 @@ impl BotIdentity {
             token_hash: String::new(),
             unsaved: Arc::default(),
             unconnected: false,
+            unanswered: None,
+            pause,
             session: None,
         }
     }
@@ -100,10 +108,21 @@ impl BotIdentity {
             self.adopt(fresh);
         }
         let identity = self.current.clone().ok_or_else(|| Failure::new(FailureKind::Internal, "no identity"))?;
-        let session = self.settings.cluster.connect(identity).await?;
-        self.unconnected = false;
+        let connected = self.settings.cluster.connect(identity).await;
+        // Who is refused is not brought in by waiting, but perhaps by a new token.
+        self.unconnected = matches!(&connected, Err(e) if e.kind == FailureKind::Unavailable);
+        let session = connected?;
         self.session = Some(session.clone());
         Ok(session)
+    }
+
+    /// How long a renewal whose answer was lost is not asked for again: until a tenth of the identity's life is left. Then there is little to
+    /// lose: the cluster locks a bot that it has counted, and renews one that it never heard.
+    pub(crate) fn patience(&self) -> Duration {
+        let Some(current) = &self.current else { return Duration::ZERO };
+        let (left, life) =
+            (current.expires().since(self.settings.clock.now()), current.expires().since(current.tls.after));
+        left.saturating_sub(life / 10)
     }
 
     /// Is there an identity, and past its end?
@@ -115,13 +134,16 @@ impl BotIdentity {
         self.current = Some(saved.identity);
         self.token_hash = saved.token_hash;
         self.unconnected = true;
+        self.unanswered = None;
+        // It is that of the identity before, whose generation is spent.
+        self.session = None;
     }
 
     async fn load(&mut self) -> Result<(), Failure> {
         let store = &self.settings.store;
         info!(target: "TBOT", store = %store.description(), "Loading existing bot identity from store.");
         let mut files = HashMap::new();
-        for name in STORE_FILES {
+        for name in STORE_FILES.into_iter().chain([RENEWAL_FILE]) {
             if let Some(contents) = store.read(name).await? {
                 files.insert(name, contents);
             }
@@ -129,6 +151,8 @@ impl BotIdentity {
         match load(&files) {
             Ok(Some(stored)) => {
                 info!(target: "TBOT", identity = %stored.identity, "Loaded existing bot identity from store.");
+                let asked = Failure::new(FailureKind::AnswerLost, "its last renewal ended without a stored answer");
+                self.unanswered = stored.renewal_asked.then(|| unanswered(asked, &stored.identity));
                 self.token_hash = stored.token_hash;
                 self.current = Some(Arc::new(stored.identity));
             }
@@ -192,10 +216,28 @@ impl BotIdentity {
     }
 
     async fn renew(&mut self, identity: Arc<Identity>) -> Result<Unsaved, Failure> {
+        let session = self.session(identity.clone()).await?;
+        if let Some(failure) = self.unanswered.as_ref().filter(|_| self.patience() > self.pause) {
+            return Err(failure.clone());
+        }
         info!(target: "TBOT", "Fetching bot identity using existing bot identity.");
-        let session = self.session(identity).await?;
-        let (settings, hash) = (self.settings.clone(), self.token_hash.clone());
-        self.uninterrupted(|key| async move { Ok((session.renew(key.public_key(), settings.ttl).await?, hash)) }).await
+        let (settings, hash, asking) = (self.settings.clone(), self.token_hash.clone(), identity.clone());
+        let renewed = self.uninterrupted(FailureKind::AnswerLost, |key| async move {
+            settings.store.write(asking.files_asking(&hash, true)?).await?;
+            let answer = session.renew(key.public_key(), settings.ttl).await;
+            if answer.as_ref().is_err_and(|e| e.kind != FailureKind::AnswerLost)
+                && let Err(e) = settings.store.write(asking.files_asking(&hash, false)?).await
+            {
+                debug!(target: "TBOT", "The note of a renewal that was refused stays: {e}");
+            }
+            Ok((answer?, hash))
+        });
+        let renewed = renewed.await.map_err(|e| match e.kind {
+            FailureKind::AnswerLost => unanswered(e, &identity),
+            _ => e,
+        });
+        self.unanswered = renewed.as_ref().err().filter(|e| e.kind == FailureKind::AnswerLost).cloned();
+        renewed
     }
 
     /// Joins over the connection of the identity that is there, so that the cluster goes on counting it as the same instance (wire §g.2).
@@ -203,13 +245,18 @@ impl BotIdentity {
         let session = self.session(identity).await?;
         info!(target: "TBOT", "Fetching bot identity using token and existing bot identity.");
         let (settings, hash) = (self.settings.clone(), self.token_hash.clone());
-        self.uninterrupted(|key| async move { Ok((session.rejoin(settings.joining(token, &key)).await?, hash)) }).await
+        let ask =
+            |key: Arc<PrivateKey>| async move { Ok((session.rejoin(settings.joining(token, &key)).await?, hash)) };
+        self.uninterrupted(FailureKind::Denied, ask).await
     }
 
     /// The connection of the identity that is there.
     async fn session(&mut self, identity: Arc<Identity>) -> Result<Arc<dyn Session>, Failure> {
         let session = match &self.session {
-            Some(session) => session.clone(),
+            Some(session) => {
+                session.ping().await?;
+                session.clone()
+            }
             None => self.settings.cluster.connect(identity).await?,
         };
         self.session = Some(session.clone());
@@ -219,15 +266,20 @@ impl BotIdentity {
     async fn join(&mut self, token: Zeroizing<String>) -> Result<Unsaved, Failure> {
         info!(target: "TBOT", "Fetching bot identity using token.");
         let settings = self.settings.clone();
-        self.uninterrupted(|key| async move {
+        self.uninterrupted(FailureKind::Denied, |key| async move {
             let hash = token_hash(&token);
             Ok((settings.cluster.join(settings.joining(token, &key)).await?, hash))
         })
         .await
     }
 
-    /// Asks and saves in a task of its own, so that a shutdown cannot come between the cluster's answer and the disk.
-    async fn uninterrupted<A>(&self, ask: impl FnOnce(Arc<PrivateKey>) -> A) -> Result<Unsaved, Failure>
+    /// Asks and saves in a task of its own, so that a shutdown cannot come between the cluster's answer and the disk. An answer that is none
+    /// is a failure of kind `unusable`.
+    async fn uninterrupted<A>(
+        &self,
+        unusable: FailureKind,
+        ask: impl FnOnce(Arc<PrivateKey>) -> A,
+    ) -> Result<Unsaved, Failure>
     where
         A: Future<Output = Result<(Certificates, String), Failure>> + Send + 'static,
     {
@@ -241,7 +293,7 @@ impl BotIdentity {
         let task = tokio::spawn(async move {
             let (certificates, token_hash) = asking.await?;
             let identity = Identity::new(key, certificates, clock.now()).map_err(|e| {
-                Failure::new(FailureKind::Denied, format!("the identity that the cluster issued cannot be used: {e}"))
+                Failure::new(unusable, format!("the identity that the cluster issued cannot be used: {e}"))
             })?;
             *slot = Some(Unsaved { identity: Arc::new(identity), token_hash });
             save(store, slot).await
@@ -253,6 +305,16 @@ impl BotIdentity {
 /// May who could not join again as the same instance join as a new one? Not where the cluster has judged this machine: it would judge again.
 fn joins_anew(kind: FailureKind) -> bool {
     matches!(kind, FailureKind::Unsupported | FailureKind::Unavailable | FailureKind::Expired)
+}
+
+/// What to say, and do, of a renewal that the cluster may have counted.
+fn unanswered(failure: Failure, identity: &Identity) -> Failure {
+    let message = format!(
+        "{}; asking twice can lock the bot, so it is asked for again only shortly before {}, and outputs are renewed until then; if that is refused remove the lock (`tctl get locks`) and create a new token, up to version 15 a new bot too (`tctl bots rm`, `tctl bots add`): `onboarding.token` helps at once",
+        failure.message,
+        identity.expires()
+    );
+    Failure { message, ..failure }
 }
 
 /// Makes the waiting identity durable. Where that fails it goes on waiting.

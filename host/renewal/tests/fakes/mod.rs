@@ -88,6 +88,9 @@ pub struct State {
     /// A delegated method: its identities are not renewable. Joining again as the same instance meets this failure, where there is one.
     pub delegated: Option<Option<Failure>>,
     pub connect: Option<Failure>,
+    pub ping: Option<Failure>,
+    /// What a renewal answers is nothing that can be used.
+    pub broken: bool,
     /// By application name.
     pub issue: HashMap<String, Failure>,
     /// By application name: what is wrong with what is issued.
@@ -226,12 +229,20 @@ impl Session for FakeSession {
         &self.info
     }
 
+    async fn ping(&self) -> Result<(), Failure> {
+        refuse(self.cluster.state().ping.as_ref())
+    }
+
     async fn renew(&self, key: &PublicKey, ttl: Duration) -> Result<Certificates, Failure> {
         self.cluster.state().log.push("renew".into());
         let delay = self.cluster.state().delay;
         tokio::time::sleep(delay).await;
         refuse(self.cluster.state().renew.as_ref())?;
-        Ok(self.cluster.certificates(key, ttl))
+        let certificates = self.cluster.certificates(key, ttl);
+        match self.cluster.state().broken {
+            true => Ok(Certificates { tls: "half a certifi".into(), ..certificates }),
+            false => Ok(certificates),
+        }
     }
 
     async fn rejoin(&self, joining: Joining<'_>) -> Result<Certificates, Failure> {
