@@ -1,9 +1,12 @@
-//! Where AWS puts credentials: environment, a profile's files, container, instance, in this order.
+//! Where AWS puts credentials: environment, web identity, a profile's files, container, instance, in this order.
+
+use std::fmt::Write as _;
 
 use tbot_sdk::Error;
 use tbot_sdk::host::{clock, http, input};
 
 use crate::profile::Profile;
+use crate::signature::endpoint;
 
 /// Where every instance finds its metadata service.
 const INSTANCE: &str = "http://169.254.169.254";
@@ -20,23 +23,25 @@ pub(crate) struct Credentials {
     pub(crate) id: String,
     #[serde(rename = "SecretAccessKey")]
     pub(crate) secret: String,
-    #[serde(rename = "Token", default)]
+    #[serde(rename = "Token", alias = "SessionToken", default)]
     pub(crate) session: String,
 }
 
 /// The credentials, and the region to sign for.
 pub(crate) fn find() -> Result<(Credentials, String), Error> {
     let profile = Profile::read()?;
-    let region = [variable("AWS_REGION")?, variable("AWS_DEFAULT_REGION")?, profile.region.clone()];
-    let region = region.into_iter().flatten().next();
-    let known = match environment()? {
-        Some(credentials) => Some(credentials),
-        None => match profile.credentials()? {
-            Some(credentials) => Some(credentials),
-            None => container()?,
-        },
-    };
-    let (credentials, region) = match (known, region) {
+    let region = [variable("AWS_REGION")?, variable("AWS_DEFAULT_REGION")?].into_iter().flatten().next();
+    let mut known = environment()?;
+    if known.is_none() {
+        known = web_identity(region.as_deref())?;
+    }
+    if known.is_none() {
+        known = profile.credentials()?;
+    }
+    if known.is_none() {
+        known = container()?;
+    }
+    let (credentials, region) = match (known, region.or(profile.region)) {
         (Some(credentials), Some(region)) => (credentials, region),
         (Some(credentials), None) => (credentials, Instance::new()?.region()?),
         (None, region) => {
@@ -48,10 +53,15 @@ pub(crate) fn find() -> Result<(Credentials, String), Error> {
     if !plain(&credentials.id) || !plain(&credentials.session) || credentials.id.is_empty() {
         return Err(Error::denied("the credentials that AWS gave cannot be sent in a header"));
     }
-    if region.is_empty() || !region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-        return Err(Error::invalid_config("the region is no name of one: correct `AWS_REGION`, such as `eu-west-1`"));
-    }
+    check_region(&region)?;
     Ok((credentials, region))
+}
+
+fn check_region(region: &str) -> Result<(), Error> {
+    match !region.is_empty() && region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        true => Ok(()),
+        false => Err(Error::invalid_config("the region is no name of one: correct `AWS_REGION`, such as `eu-west-1`")),
+    }
 }
 
 pub(crate) fn variable(name: &str) -> Result<Option<String>, Error> {
@@ -63,6 +73,45 @@ fn environment() -> Result<Option<Credentials>, Error> {
     let missing = || Error::denied("`AWS_ACCESS_KEY_ID` is set without `AWS_SECRET_ACCESS_KEY`: set both or none");
     let secret = variable("AWS_SECRET_ACCESS_KEY")?.ok_or_else(missing)?;
     Ok(Some(Credentials { id, secret, session: variable("AWS_SESSION_TOKEN")?.unwrap_or_default() }))
+}
+
+/// The role that a token of the platform stands for, as EKS gives a pod one: the region's own endpoint trades it, unsigned.
+fn web_identity(region: Option<&str>) -> Result<Option<Credentials>, Error> {
+    let Some(path) = variable("AWS_WEB_IDENTITY_TOKEN_FILE")? else { return Ok(None) };
+    let missing = |name| Error::denied(format!("`AWS_WEB_IDENTITY_TOKEN_FILE` is set without `{name}`: set both"));
+    let role = variable("AWS_ROLE_ARN")?.ok_or_else(|| missing("AWS_ROLE_ARN"))?;
+    let region = region.ok_or_else(|| missing("AWS_REGION"))?;
+    check_region(region)?;
+    let token = input::file(&path)?;
+    let session = variable("AWS_ROLE_SESSION_NAME")?.unwrap_or_else(|| "tbot".to_owned());
+    let headers = [("Accept", "application/json"), ("Content-Type", "application/x-www-form-urlencoded")];
+    let mut request = http::request("POST", format!("https://{}/", endpoint(region)), &headers);
+    let (role, session) = (form(role.as_bytes()), form(session.as_bytes()));
+    request.body = format!(
+        "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&RoleArn={role}&RoleSessionName={session}&WebIdentityToken={}",
+        form(token.trim_ascii())
+    )
+    .into_bytes();
+    let body = ask("AWS", &request, "does the role of `AWS_ROLE_ARN` trust the issuer and subject of this token?")?;
+    let found = serde_json::from_str::<serde_json::Value>(&body).ok().and_then(|mut answer| {
+        let result =
+            answer.pointer_mut("/AssumeRoleWithWebIdentityResponse/AssumeRoleWithWebIdentityResult/Credentials")?;
+        serde_json::from_value(result.take()).ok()
+    });
+    found.map(Some).ok_or_else(|| Error::unavailable("AWS answered without credentials"))
+}
+
+/// A value in a form (`application/x-www-form-urlencoded`).
+fn form(value: &[u8]) -> String {
+    value.iter().fold(String::new(), |mut text, byte| {
+        let _ = match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                write!(text, "{}", char::from(*byte))
+            }
+            _ => write!(text, "%{byte:02X}"),
+        };
+        text
+    })
 }
 
 fn container() -> Result<Option<Credentials>, Error> {

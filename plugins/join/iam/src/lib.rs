@@ -123,6 +123,42 @@ mod tests {
         assert_eq!(machine.requests[0].headers[0].value, "jwt");
     }
 
+    #[test]
+    fn a_pod_trades_its_token_for_a_role() {
+        let pod = [
+            ("AWS_WEB_IDENTITY_TOKEN_FILE", "/t"),
+            ("AWS_ROLE_ARN", "arn:aws:iam::1:role/bot"),
+            ("AWS_REGION", "eu-west-1"),
+        ];
+        let machine = || Machine::default().environment(&pod).file("/t", "head.pay_load.sign-ature\n");
+        let keys = KEYS.replace("Token", "SessionToken");
+        let body = format!(
+            r#"{{"AssumeRoleWithWebIdentityResponse": {{"AssumeRoleWithWebIdentityResult": {{"Credentials": {keys}}}}}}}"#
+        );
+        let (request, machine_after) = prove(Some("c"), machine().server(move |_| answer(200, &body)));
+        let request = request.unwrap();
+        assert!(request.contains("Credential=ASIA/") && request.contains("x-amz-security-token: session\r\n"));
+        let asked = &machine_after.requests[0];
+        assert_eq!((asked.method.as_str(), asked.url.as_str()), ("POST", "https://sts.eu-west-1.amazonaws.com/"));
+        let form = String::from_utf8(asked.body.clone()).unwrap();
+        for part in [
+            "Action=AssumeRoleWithWebIdentity&Version=2011-06-15&",
+            "&RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fbot&",
+            "&WebIdentityToken=head.pay_load.sign-ature",
+        ] {
+            assert!(form.contains(part), "{part} in {form}");
+        }
+        let refused = prove(Some("c"), machine().server(|_| answer(403, "{}"))).0.unwrap_err();
+        assert!(refused.message.contains("AWS refuses with 403: does the role"), "{}", refused.message);
+        let other = prove(Some("c"), machine().server(|_| answer(200, KEYS))).0.unwrap_err();
+        assert_eq!(other.kind, ErrorKind::Unavailable);
+        for (name, value) in [("AWS_ROLE_ARN", ""), ("AWS_REGION", ""), ("AWS_REGION", "x.evil.example/")] {
+            let broken = machine().environment(&[(name, value)]).server(|_| panic!("asked for nothing"));
+            let refused = prove(Some("c"), broken).0.unwrap_err();
+            assert!(refused.message.contains(name), "{}", refused.message);
+        }
+    }
+
     const HOME: (&str, &str) = ("HOME", "/home/bot");
 
     fn profiles(variables: &[(&str, &str)]) -> Machine {

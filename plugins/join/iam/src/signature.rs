@@ -9,6 +9,12 @@ use crate::credentials::Credentials;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
+/// The host that speaks for AWS in a region.
+pub(crate) fn endpoint(region: &str) -> String {
+    let china = if region.starts_with("cn-") { ".cn" } else { "" };
+    format!("sts.{region}.amazonaws.com{china}")
+}
+
 /// A request to `/` without a query.
 pub(crate) struct Request {
     method: &'static str,
@@ -21,12 +27,11 @@ impl Request {
     /// "Who am I?", at the region's own endpoint: the cluster takes no other.
     pub(crate) fn caller_identity(region: &str, credentials: &Credentials, challenge: &str) -> Self {
         const BODY: &str = "Action=GetCallerIdentity&Version=2011-06-15";
-        let china = if region.starts_with("cn-") { ".cn" } else { "" };
         let mut headers = vec![
             ("accept", "application/json".to_owned()),
             ("content-length", BODY.len().to_string()),
             ("content-type", "application/x-www-form-urlencoded; charset=utf-8".to_owned()),
-            ("host", format!("sts.{region}.amazonaws.com{china}")),
+            ("host", endpoint(region)),
             ("x-teleport-challenge", challenge.to_owned()),
         ];
         if !credentials.session.is_empty() {
