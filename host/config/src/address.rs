@@ -23,7 +23,8 @@ pub struct ServerAddress {
 }
 
 impl ServerAddress {
-    /// Reads `host`, `host:port` or `[v6]:port`; `tcp://`, `http://` and `https://` in front are let pass, as in the original.
+    /// Reads `host`, `host:port` or `[v6]:port`; `tcp://`, `http://` and `https://` in front and what follows the address are let pass, as in
+    /// the original: people copy it out of their browser.
     ///
     /// # Errors
     /// What is wrong and how to mend it.
@@ -31,7 +32,7 @@ impl ServerAddress {
         let form = || format!("`{text}` is no address: write `host:port`, such as `example.teleport.sh:443`");
         let bare = ["tcp://", "https://", "http://"].into_iter().find_map(|scheme| text.strip_prefix(scheme));
         let bare = bare.unwrap_or(text);
-        let bare = bare.strip_suffix('/').unwrap_or(bare);
+        let bare = bare.split(['/', '?', '#']).next().unwrap_or(bare);
         let (host, port) = if let Some(bracketed) = bare.strip_prefix('[') {
             let (host, tail) = bracketed.split_once(']').ok_or_else(form)?;
             host.parse::<std::net::Ipv6Addr>().map_err(|_| form())?;
@@ -72,6 +73,9 @@ mod tests {
             ("fd00::1", "fd00::1", None),
             ("https://proxy.example.com:3080/", "proxy.example.com", Some(3080)),
             ("tcp://auth:3025", "auth", Some(3025)),
+            ("https://example.teleport.sh/web/login?x=y#z", "example.teleport.sh", None),
+            ("https://[::1]:3080/web", "::1", Some(3080)),
+            ("a:1?x", "a", Some(1)),
         ] {
             let address = ServerAddress::parse(text, ServerKind::Either).unwrap_or_else(|e| panic!("{e}"));
             assert_eq!((address.host.as_str(), address.port, address.text.as_str()), (host, port, text));
@@ -92,7 +96,8 @@ mod tests {
             "[::1",
             "[x]:1",
             "[::1]x",
-            "a/b",
+            "/web",
+            "https:///web",
             "ftp://a:1",
             "u@h:1",
         ] {

@@ -89,16 +89,10 @@ pub(crate) fn version(section: &mut Section, report: &mut Report) -> Option<Vers
             report.warning(&place, "no `version`: read as v2 because of its keys: add `version: v2`");
             return Some(Version::Newest);
         }
-        if section.has_entries("outputs") {
-            let message =
-                "config has been detected as potentially v1, but includes the v2 outputs field: add `version: v2`";
-            report.mistake(&place, message);
-            return None;
-        }
-        return Some(Version::V1);
+        return v1_without_outputs(section, report);
     };
     match field.text(report)?.as_str() {
-        "v1" => Some(Version::V1),
+        "v1" => v1_without_outputs(section, report),
         "v2" if newest => Some(Version::Newest),
         "v2" => Some(Version::V2),
         other => {
@@ -107,6 +101,16 @@ pub(crate) fn version(section: &mut Section, report: &mut Report) -> Option<Vers
             None
         }
     }
+}
+
+fn v1_without_outputs(section: &Section, report: &mut Report) -> Option<Version> {
+    if section.has_entries("outputs") {
+        let message =
+            "config has been detected as potentially v1, but includes the v2 outputs field: write `version: v2`";
+        report.mistake(&section.place, message);
+        return None;
+    }
+    Some(Version::V1)
 }
 
 /// The schema of Teleport 14 and 15, and the newest, which has all keys of the other (surface §B.4, §B.7).
@@ -168,6 +172,12 @@ fn v1(mut section: Section, report: &mut Report) -> Draft {
         report
             .warning(&onboarding.place("join_method"), "no `join_method`: `token` is meant, as in Teleport 12: add it");
         onboarding.join_method = "token".to_owned();
+    }
+    if let Some(onboarding) = draft.onboarding.as_mut().filter(|onboarding| !onboarding.ca_pins.is_empty())
+        && onboarding.ca_path.take().is_some()
+    {
+        let message = "`ca_pins` is given, too, and wins, as in Teleport 12: remove `ca_path`";
+        report.warning(&onboarding.place("ca_path"), message);
     }
     if let Some(field) = section.field("storage") {
         draft.storage =

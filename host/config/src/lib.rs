@@ -6,7 +6,7 @@
 //! * [`migrate_file`] turns a file of the first schema into one of the second, [`configure`] flags into a file.
 //!
 //! Within: `node` (YAML to a tree with places), `section` (typed reading of the tree), one file for each part of the configuration,
-//! `file` (the versions of the schema; `v1` for the destinations of the first), `print` (back to text), `flags` (what the command line replaces), `check` (rules between the parts).
+//! `file` (the versions of the schema; `v1` for the destinations of the first), `print` (back to text; `yaml` is its style), `flags` (what the command line replaces), `check` (rules between the parts).
 
 mod address;
 mod check;
@@ -32,6 +32,7 @@ mod service;
 mod service_flags;
 mod tunnel;
 mod v1;
+mod yaml;
 
 pub use address::{ServerAddress, ServerKind};
 pub use config::Config;

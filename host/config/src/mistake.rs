@@ -17,6 +17,8 @@ pub struct Mistake {
     pub message: String,
     /// A flag mends it, or another version of the agent takes it: `tbot migrate` writes it all the same, and warns.
     pub(crate) curable: bool,
+    /// Where a value has the wrong type: the value as the original's parser names it, such as ``!!int `60` ``.
+    pub(crate) mistyped: Option<String>,
 }
 
 impl Mistake {
@@ -98,7 +100,7 @@ impl Place {
     /// A mistake at this place. `message` quotes no secret.
     pub fn mistake(&self, message: impl Into<String>) -> Mistake {
         let Self { file, line, column, path } = self.clone();
-        Mistake { file, line, column, path, message: message.into(), curable: false }
+        Mistake { file, line, column, path, message: message.into(), curable: false, mistyped: None }
     }
 
     /// The place of a key below this one.

@@ -203,7 +203,9 @@ fn node(raw: Spanned<Shape>, text: &str) -> Node {
         let span = raw.defined.span();
         let start = usize::try_from(span.byte_offset()?).ok()?;
         let length = usize::try_from(span.byte_len()?).ok()?;
-        text.get(start..start.checked_add(length)?).map(|slice| slice.trim().to_owned())
+        let spelled = text.get(start..start.checked_add(length)?)?.trim();
+        // What a tag made a number of may be quoted.
+        (!spelled.starts_with(['"', '\''])).then(|| spelled.to_owned())
     };
     let value = match raw.value {
         Shape::Null => Value::Null,

@@ -6,7 +6,7 @@ use crate::hook::{Action, OnChange};
 use crate::onboarding::method_key;
 use crate::{
     Acls, Config, DestinationConfig, Layout, Onboarding, OutputConfig, PluginConfig, PluginKind, Reader, ServerKind,
-    Symlinks, Token, TunnelConfig, TunnelKind, format_duration,
+    Symlinks, Token, TunnelConfig, TunnelKind, format_duration, yaml,
 };
 
 impl Config {
@@ -35,18 +35,8 @@ impl Config {
         if self.insecure {
             root.insert("insecure".to_owned(), true.into());
         }
-        yaml(&Value::Object(root))
+        yaml::file(&root)
     }
-}
-
-/// YAML in the style of the original: block style, two blanks, lists indented.
-pub(crate) fn yaml(value: &Value) -> String {
-    let mut options = serde_saphyr::SerializerOptions::default();
-    options.compact_list_indent = false;
-    // A long line stays one: folding would be another style than the original's.
-    options.prefer_block_scalars = false;
-    // Nothing in a tree of plain values can fail.
-    serde_saphyr::to_string_with_options(value, options).unwrap_or_default()
 }
 
 /// A destination with its `type`.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use crate::mistake::{Place, Report};
+use crate::mistake::{Mistake, Place, Report};
 use crate::node::{Key, Node, Value};
 use crate::parse_duration;
 
@@ -28,8 +28,8 @@ impl<'n> Section<'n> {
         let entries: &[(Key, Node)] = match &node.value {
             Value::Map(entries) => entries,
             Value::Null => &[],
-            other => {
-                report.mistake(&place, format!("must be a map of keys and values, and is {}", kind(other)));
+            _ => {
+                Field { place, node }.mistyped("must be a map of keys and values", report);
                 return None;
             }
         };
@@ -117,8 +117,8 @@ impl<'n> Field<'n> {
         match &self.node.value {
             Value::Text(text) => Some(text.clone()),
             Value::Bool(_, text) | Value::Number(_, text) => Some(Zeroizing::new(text.clone())),
-            other => {
-                report.mistake(&self.place, format!("must be text, and is {}", kind(other)));
+            _ => {
+                self.mistyped("must be text", report);
                 None
             }
         }
@@ -135,7 +135,7 @@ impl<'n> Field<'n> {
             },
             _ => {}
         }
-        report.mistake(&self.place, format!("must be `true` or `false`, and is {}", kind(&self.node.value)));
+        self.mistyped("must be `true` or `false`", report);
         None
     }
 
@@ -145,7 +145,7 @@ impl<'n> Field<'n> {
         match parse_duration(&text) {
             Ok(duration) => Some(duration),
             Err(message) => {
-                report.mistake(&self.place, message);
+                report.mistakes.push(Mistake { mistyped: self.go_value(), ..self.place.mistake(message) });
                 None
             }
         }
@@ -154,7 +154,7 @@ impl<'n> Field<'n> {
     /// The entries of a list.
     pub(crate) fn list(&self, report: &mut Report) -> Vec<Field<'n>> {
         let Value::List(entries) = &self.node.value else {
-            report.mistake(&self.place, format!("must be a list, and is {}", kind(&self.node.value)));
+            self.mistyped("must be a list", report);
             return Vec::new();
         };
         let field = |(index, node): (usize, &'n Node)| {
@@ -176,21 +176,28 @@ impl<'n> Field<'n> {
         Section::of(self.node, self.place.clone(), report)
     }
 
+    pub(crate) fn is_null(&self) -> bool {
+        matches!(self.node.value, Value::Null)
+    }
+
     pub(crate) fn is_map(&self) -> bool {
         matches!(self.node.value, Value::Map(_))
     }
 
-    pub(crate) fn is_scalar(&self) -> bool {
-        !matches!(self.node.value, Value::Map(_) | Value::List(_))
+    fn mistyped(&self, wanted: &str, report: &mut Report) {
+        let message = format!("{wanted}, and is {}", kind(&self.node.value));
+        report.mistakes.push(Mistake { mistyped: self.go_value(), ..self.place.mistake(message) });
     }
 
-    /// A scalar as the original's parser names it, such as ``!!int `60` ``; long ones are cut there, too.
-    pub(crate) fn go_value(&self) -> Option<String> {
+    /// A value as the original's parser names it, such as ``!!int `60` ``; long ones are cut there, too.
+    fn go_value(&self) -> Option<String> {
         let (tag, text) = match &self.node.value {
             Value::Bool(_, text) => ("bool", text.as_str()),
             Value::Number(number, text) => (if number.is_f64() { "float" } else { "int" }, text.as_str()),
             Value::Text(text) => ("str", text.as_str()),
-            Value::Null | Value::List(_) | Value::Map(_) => return None,
+            Value::List(_) => return Some("!!seq".to_owned()),
+            Value::Map(_) => return Some("!!map".to_owned()),
+            Value::Null => return None,
         };
         let cut: String = text.chars().take(7).collect();
         Some(if text.chars().count() > 10 { format!("!!{tag} `{cut}...`") } else { format!("!!{tag} `{text}`") })
@@ -241,8 +248,9 @@ fn kind(value: &Value) -> &'static str {
 fn json(node: &Node) -> serde_json::Value {
     match &node.value {
         Value::Null => serde_json::Value::Null,
+        // `0123`, `1e3` and `True` are names, more likely than not: a number or a truth value would lose their spelling.
+        Value::Bool(value, text) if value.to_string() != *text => text.as_str().into(),
         Value::Bool(value, _) => serde_json::Value::Bool(*value),
-        // `0123` and `1e3` are names, more likely than not: a number would lose their spelling.
         Value::Number(number, text) if number.to_string() != *text => text.as_str().into(),
         Value::Number(number, _) => serde_json::Value::Number(number.clone()),
         Value::Text(text) => text.as_str().into(),

@@ -16,8 +16,8 @@ pub(crate) const TEMPLATES: [&str; 8] =
 /// An entry of `destinations`.
 pub(crate) struct Destination<'n> {
     pub(crate) places: Places,
-    /// A directory or memory; what is wrong where it is neither or both.
-    pub(crate) backend: Result<DestinationConfig, Mistake>,
+    /// A directory or memory; where it is neither or both, what is wrong.
+    pub(crate) backend: Backend,
     pub(crate) roles: Vec<String>,
     pub(crate) app: Option<String>,
     pub(crate) kubernetes_cluster: Option<String>,
@@ -25,6 +25,9 @@ pub(crate) struct Destination<'n> {
     pub(crate) cluster: Option<String>,
     pub(crate) templates: Vec<Template<'n>>,
 }
+
+/// A directory or memory, or what is wrong: nothing where that has been reported.
+pub(crate) type Backend = Result<DestinationConfig, Option<Mistake>>;
 
 /// What `database` says.
 pub(crate) struct Database {
@@ -43,15 +46,14 @@ pub(crate) struct Template<'n> {
     pub(crate) options: Vec<(String, Field<'n>)>,
 }
 
-/// Reads `storage`; nothing in it means the default.
+/// Reads `storage`; nothing in it means the default. A key that is none could be a misspelt place, or one of the second schema.
 pub(crate) fn storage(mut section: Section, report: &mut Report) -> Option<DestinationConfig> {
-    if !section.has("directory") && !section.has("memory") {
-        section.close(Unknown::Warning, "", report);
+    if section.fields().all(|(key, field)| ["directory", "memory"].contains(&key) && field.is_null()) {
         return None;
     }
     let backend = backend(&mut section, report);
     section.close(Unknown::Warning, "", report);
-    backend.map_err(|mistake| report.mistakes.push(mistake)).ok()
+    backend.map_err(|mistake| report.mistakes.extend(mistake)).ok()
 }
 
 impl<'n> Destination<'n> {
@@ -123,7 +125,7 @@ impl<'n> Destination<'n> {
         let destination = match self.backend {
             Ok(destination) => destination,
             Err(mistake) => {
-                report.mistakes.push(mistake);
+                report.mistakes.extend(mistake);
                 return Vec::new();
             }
         };
@@ -165,7 +167,8 @@ impl<'n> Template<'n> {
             return Some(Self { place, name: Ok(name), options: Vec::new() });
         }
         let section = field.section(report)?;
-        let entries: Vec<_> = section.fields().map(|(key, field)| (name(key, report), field)).collect();
+        let given = section.fields().filter(|(_, field)| !field.is_null());
+        let entries: Vec<_> = given.map(|(key, field)| (name(key, report), field)).collect();
         let (found, options) = match &entries[..] {
             [] => (Err("config template must not be empty"), None),
             [(found, field)] => (Ok((*found)?), field.section(report)),
@@ -195,9 +198,15 @@ impl<'n> Template<'n> {
 }
 
 /// `directory`, a path or a map, or `memory`: exactly one of them.
-pub(crate) fn backend(section: &mut Section, report: &mut Report) -> Result<DestinationConfig, Mistake> {
+pub(crate) fn backend(section: &mut Section, report: &mut Report) -> Backend {
     let place = section.place.clone();
     let (directory, memory) = (section.field("directory"), section.field("memory"));
+    if let Some(memory) = &memory
+        && !memory.is_map()
+        && memory.boolean(report) == Some(false)
+    {
+        report.mistake(&memory.place, "memory must not be false (leave unset to disable): remove it");
+    }
     match (directory, memory) {
         (Some(directory), None) => {
             let read = if directory.is_map() {
@@ -211,23 +220,20 @@ pub(crate) fn backend(section: &mut Section, report: &mut Report) -> Result<Dest
             };
             match read {
                 Some(DestinationConfig::Directory { path, .. }) if path.as_os_str().is_empty() => {
-                    Err(directory.place.mistake("destination path must not be empty: write a path"))
+                    report.mistake(&directory.place, "destination path must not be empty: write a path");
+                    Err(None)
                 }
-                Some(read) => Ok(read),
-                None => Err(directory.place.mistake("no directory: write its path")),
+                read => read.ok_or(None),
             }
         }
-        (None, Some(memory)) => {
-            let on = memory.is_map() || memory.boolean(report) == Some(true);
-            let off = || memory.place.mistake("memory must not be false (leave unset to disable): remove it");
-            if on { Ok(DestinationConfig::Memory) } else { Err(off()) }
-        }
+        (None, Some(_)) => Ok(DestinationConfig::Memory),
         (None, None) => {
-            Err(place
-                .mistake("at least one of `memory' and 'directory' must be specified: add `directory: /some/path`"))
+            let message = "at least one of `memory' and 'directory' must be specified: add `directory: /some/path`";
+            Err(Some(place.mistake(message)))
         }
         (Some(_), Some(memory)) => {
-            Err(memory.place.mistake("both 'memory' and 'directory' cannot be specified: remove one of the two"))
+            let message = "both 'memory' and 'directory' cannot be specified: remove one of the two";
+            Err(Some(memory.place.mistake(message)))
         }
     }
 }

@@ -153,6 +153,7 @@ fn a_single_mistake_is_named() {
 fn versions_are_told_apart() {
     for (text, wanted) in [
         ("outputs: [{type: identity}]\n", "potentially v1, but includes the v2 outputs field"),
+        ("version: v1\noutputs: [{type: identity}]\n", "potentially v1, but includes the v2 outputs field"),
         ("version: v3\n", "unrecognized config version \"v3\""),
         ("version: 2\n", "unrecognized config version \"2\""),
     ] {

@@ -167,3 +167,30 @@ fn a_single_mistake_is_named() {
         assert_eq!(message.lines().count(), 1, "{entry}: {message}");
     }
 }
+
+/// Where it was meant to be could be anywhere: an identity in the default directory is not what was asked for.
+#[test]
+fn a_storage_that_says_no_place_is_refused() {
+    for storage in ["{type: directory, path: /srv/bot}", "{directry: /srv/bot}", "{memory: false}"] {
+        let message = read(&format!("storage: {storage}\n")).expect_err(storage).to_string();
+        assert!(message.contains("must be specified") || message.contains("memory must not be false"), "{message}");
+    }
+    for storage in ["", "{}", "{directory: }"] {
+        let config = read(&format!("storage: {storage}\n")).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        assert_eq!(config.storage, DestinationConfig::directory("/var/lib/teleport/bot"), "{storage}");
+    }
+}
+
+#[test]
+fn pins_win_over_a_file_of_authorities_as_they_did() {
+    let pin = format!("sha256:{}", "a".repeat(64));
+    let text =
+        format!("auth_server: a:1\nonboarding: {{join_method: token, token: t, ca_path: /ca, ca_pins: [\"{pin}\"]}}\n");
+    let config = parse(Some((Path::new("t.yaml"), text.as_bytes())), &Flags::default(), &|_| None).unwrap();
+    assert_eq!((config.onboarding.ca_pins.as_slice(), &config.onboarding.ca_path), ([pin].as_slice(), &None));
+    assert!(
+        warnings(&config)[0].contains("onboarding.ca_path: `ca_pins` is given, too, and wins"),
+        "{:?}",
+        config.warnings
+    );
+}

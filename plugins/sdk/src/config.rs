@@ -2,6 +2,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use crate::loose::Loose;
 use crate::{Error, FormatUse};
 
 /// Reads the operator's keys. A key without a value counts as absent, as in YAML.
@@ -20,7 +21,7 @@ pub(crate) fn parse<C: DeserializeOwned>(json: &str) -> Result<C, Error> {
 }
 
 fn read<C: DeserializeOwned>(keys: Map<String, Value>) -> Result<C, String> {
-    C::deserialize(Value::Object(keys)).map_err(|e| {
+    C::deserialize(Loose(Value::Object(keys))).map_err(|e| {
         // The message may quote the value, and a value may be a secret: keep what was expected.
         let message = e.to_string();
         match message.rsplit_once(", expected ") {
@@ -97,6 +98,27 @@ mod tests {
         for garbage in ["", "[]", "null", "{", "\"x\"", "7"] {
             assert_eq!(refused(garbage), "the configuration is not an object: write keys and values", "{garbage}");
         }
+    }
+
+    #[test]
+    fn what_is_wanted_decides_what_a_word_or_a_number_means() {
+        let name = |json: &str| parse::<Sample>(json).unwrap().name;
+        for (value, wanted) in [("2024", "2024"), ("-1.5", "-1.5"), ("true", "true"), ("\"True\"", "True")] {
+            assert_eq!(name(&format!(r#"{{"name": {value}}}"#)), wanted);
+        }
+        for (value, wanted) in
+            [("true", true), ("\"yes\"", true), ("\"On\"", true), ("\"TRUE\"", true), ("\"off\"", false)]
+        {
+            assert_eq!(parse::<Sample>(&format!(r#"{{"on": {value}}}"#)).unwrap().on, wanted, "{value}");
+        }
+        assert_eq!(parse::<Lists>(r#"{"names": [1, "a", false], "maybe": 7}"#).unwrap().names, ["1", "a", "false"]);
+        assert_eq!(parse::<Lists>(r#"{"names": [], "maybe": 7}"#).unwrap().maybe.as_deref(), Some("7"));
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Lists {
+        names: Vec<String>,
+        maybe: Option<String>,
     }
 
     #[test]

@@ -55,6 +55,7 @@ mod format;
 pub mod host;
 mod join;
 pub mod log;
+mod loose;
 #[cfg(not(target_arch = "wasm32"))]
 mod machine;
 mod material;

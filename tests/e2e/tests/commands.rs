@@ -95,6 +95,13 @@ async fn validate_and_plan_tell_everything_and_ask_nobody() {
     assert_eq!(json["outputs"][0]["certificate_for"], "application grafana-example");
     assert!(!world.path("out").exists() && !world.path("store").exists(), "something was written");
 
+    // A name without quotes that YAML takes for a number or a truth value, and a truth value of older YAML.
+    world.configure("auth_server: 127.0.0.1:1", "", "- {type: application, app_name: 2024, specific_tls_naming: yes, destination: {type: memory}}\n- {type: database, service: True, database: 0123, username: 1.50, destination: {type: memory}}\n");
+    let words = stdout(&tbot(&["plan", "-c", file]));
+    for wanted in ["application 2024\n", "tls.crt", "database True, user \"1.50\", database \"0123\""] {
+        assert!(words.contains(wanted), "{wanted} is not in\n{words}");
+    }
+
     world.configure("auth_server: 127.0.0.1:1", "", "- {type: application, destination: {type: directory, path: /dev/null}}\n- {type: nosuch, destination: {type: memory}}\n");
     let bad = tbot(&["validate", "-c", file, "--format", "json"]);
     assert_eq!(bad.status.code(), Some(1));
