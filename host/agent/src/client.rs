@@ -1,14 +1,23 @@
 //! The programs that speak to databases: what to run, and with which files.
 
-use std::path::Path;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tunnel::{Listen, Protocol};
 
+/// Where a client goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// A host and its TCP port.
+    Port(String, u16),
+    Socket(PathBuf),
+}
+
 /// A way to a database, as a client sees it.
 pub(crate) struct Client<'a> {
     pub(crate) protocol: &'a Protocol,
-    pub(crate) address: &'a Listen,
+    pub(crate) door: &'a Door,
     pub(crate) user: &'a str,
     pub(crate) database: &'a str,
     /// The directory of certificates that the client itself shows; `None` where the tunnel does.
@@ -33,10 +42,24 @@ impl CommandLine {
     }
 }
 
+impl From<&Listen> for Door {
+    fn from(listen: &Listen) -> Self {
+        match listen {
+            Listen::Tcp(address) => {
+                let ip = address.ip();
+                // The name that certificates have.
+                let named = ip.is_unspecified() || ip == Ipv4Addr::LOCALHOST || ip == Ipv6Addr::LOCALHOST;
+                Self::Port(if named { "localhost".into() } else { ip.to_string() }, address.port())
+            }
+            Listen::Unix(path) => Self::Socket(path.clone()),
+        }
+    }
+}
+
 impl Client<'_> {
     /// The program's command line; `None` where none is known for the protocol, or it cannot use the address.
     pub(crate) fn command(&self) -> Option<CommandLine> {
-        if matches!(self.address, Listen::Unix(_)) && self.files.is_some() {
+        if matches!(self.door, Door::Socket(_)) && self.files.is_some() {
             // TLS of the client's own over a socket: most refuse it.
             return None;
         }
@@ -46,17 +69,17 @@ impl Client<'_> {
             "mysql" => self.mysql(),
             "mongodb" => self.mongodb(),
             "redis" => {
-                let place = match self.address {
-                    Listen::Tcp(address) => words(&["-h", "localhost", "-p", &address.port().to_string()]),
-                    Listen::Unix(path) => words(&["-s", &path.display().to_string()]),
+                let place = match self.door {
+                    Door::Port(host, port) => words(&["-h", host, "-p", &port.to_string()]),
+                    Door::Socket(path) => words(&["-s", &path.display().to_string()]),
                 };
                 let tls = self.file_flags(&[("--cacert", HOST_CA), ("--cert", "tlscert"), ("--key", "key")]);
                 let tls = if tls.is_empty() { tls } else { [vec!["--tls".into()], tls].concat() };
                 [words(&["redis-cli"]), place, tls].concat()
             }
             "sqlserver" => {
-                let Listen::Tcp(address) = self.address else { return None };
-                let server = format!("localhost,{}", address.port());
+                let Door::Port(host, port) = self.door else { return None };
+                let server = format!("{host},{port}");
                 [words(&["sqlcmd", "-S", &server]), self.pair("-U", self.user), self.pair("-d", self.database)].concat()
             }
             _ => return None,
@@ -87,9 +110,9 @@ impl Client<'_> {
     fn postgres_url(&self) -> Option<String> {
         let user = if self.user.is_empty() { String::new() } else { format!("{}@", percent(self.user)) };
         let mut parameters = vec![];
-        let host = match self.address {
-            Listen::Tcp(address) => format!("localhost:{}", address.port()),
-            Listen::Unix(path) => {
+        let host = match self.door {
+            Door::Port(host, port) => authority(host, *port),
+            Door::Socket(path) => {
                 // The only name that clients look for.
                 let port = path.file_name()?.to_str()?.strip_prefix(POSTGRES_SOCKET)?;
                 parameters.push(format!("host={}&port={port}", percent(path.parent()?.to_str()?)));
@@ -117,11 +140,9 @@ impl Client<'_> {
         let mut out = words(&["mysql"]);
         out.extend(self.pair("--user", self.user));
         out.extend(self.pair("--database", self.database));
-        out.extend(match self.address {
-            Listen::Tcp(address) => {
-                words(&["--host", "localhost", "--protocol", "TCP", "--port", &address.port().to_string()])
-            }
-            Listen::Unix(path) => words(&["--socket", &path.display().to_string()]),
+        out.extend(match self.door {
+            Door::Port(host, port) => words(&["--host", host, "--protocol", "TCP", "--port", &port.to_string()]),
+            Door::Socket(path) => words(&["--socket", &path.display().to_string()]),
         });
         out.extend(self.file_flags(&[("--ssl-ca", HOST_CA), ("--ssl-cert", "tlscert"), ("--ssl-key", "key")]));
         if self.files.is_some() {
@@ -131,9 +152,9 @@ impl Client<'_> {
     }
 
     fn mongodb(&self) -> Vec<String> {
-        let host = match self.address {
-            Listen::Tcp(address) => format!("localhost:{}", address.port()),
-            Listen::Unix(path) => percent(&path.display().to_string()).replace('/', "%2F"),
+        let host = match self.door {
+            Door::Port(host, port) => authority(host, *port),
+            Door::Socket(path) => percent(&path.display().to_string()).replace('/', "%2F"),
         };
         let url = format!("mongodb://{host}/{}?directConnection=true", percent(self.database));
         let tls = self.file_flags(&[("--tlsCertificateKeyFile", "mongo.crt"), ("--tlsCAFile", HOST_CA)]);
@@ -167,6 +188,11 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
+/// Where a URL leads (RFC 3986 §3.2).
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// A part of a URL (RFC 3986 §2.3; `/` is left as it is, which paths need).
 fn percent(text: &str) -> String {
     let kept = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
@@ -192,7 +218,7 @@ mod tests {
 
     fn at(address: Listen, protocol: &str, files: Option<&Path>) -> String {
         let protocol = Protocol::database(protocol).unwrap();
-        let client = Client { protocol, address: &address, user: "alice", database: "example", files };
+        let client = Client { protocol, door: &Door::from(&address), user: "alice", database: "example", files };
         client.command().map_or(String::new(), |command| command.shell())
     }
 
@@ -214,6 +240,21 @@ mod tests {
         );
         assert_eq!(shell("sqlserver", None), "sqlcmd -S localhost,15432 -U alice -d example");
         assert_eq!(shell("snowflake", None), "");
+    }
+
+    #[test]
+    fn an_address_of_ones_own_is_where_clients_are_led() {
+        for (listen, host) in [
+            ("0.0.0.0:1", "localhost:1"),
+            ("[::1]:1", "localhost:1"),
+            ("10.0.0.5:1", "10.0.0.5:1"),
+            ("127.0.0.2:1", "127.0.0.2:1"),
+            ("[fd00::5]:1", "[fd00::5]:1"),
+        ] {
+            let shown = at(Listen::parse(listen).unwrap(), "postgres", None);
+            assert_eq!(shown.replace('\'', ""), format!("psql postgres://alice@{host}/example"), "{listen}");
+        }
+        assert!(at(Listen::parse("[fd00::5]:1").unwrap(), "redis", None).starts_with("redis-cli -h fd00::5 -p 1"));
     }
 
     #[test]

@@ -2,16 +2,19 @@
 
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use cluster::{Resource, ResourceKind};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tunnel::{Listen, Mode, Protocol, Target, Tunnel};
 
-use crate::client::{Client, HOST_CA, quoted, socket_name};
+use crate::client::{Client, Door, HOST_CA, quoted, socket_name};
 use crate::flags::Flags;
-use crate::proxy::{Common, Context, DbSession, Through, inner};
+use crate::proxy::{Common, Context, DbSession, Service, Through, inner};
 
 /// Databases of the cluster
 #[derive(Parser)]
@@ -37,30 +40,31 @@ enum What {
     Connect {
         #[command(flatten)]
         session: DbSession,
-        /// Name of the database service
-        service: String,
+        #[command(flatten)]
+        service: Service,
     },
-    /// Show how to connect to the port that `tbot proxy db` opens
+    /// Show how to connect: straight to the proxy where its clients can, or to the port that `tbot proxy db` opens
     Config {
         #[command(flatten)]
         port: Port,
         /// How it looks
         #[arg(short, long, value_enum, default_value_t = Format::Text)]
         format: Format,
-        /// Name of the database service
-        service: String,
+        #[command(flatten)]
+        service: Service,
     },
-    /// Print environment variables for clients of the port that `tbot proxy db` opens
+    /// Print environment variables that lead clients the same way
     Env {
         #[command(flatten)]
         port: Port,
         /// How they look
         #[arg(short, long, value_enum, default_value_t = Format::Text)]
         format: Format,
-        /// Name of the database service
-        service: String,
+        #[command(flatten)]
+        service: Service,
     },
     /// Nothing to do here: the certificate is kept fresh by `tbot start`
+    #[command(alias = "logout")]
     Login {
         /// Anything
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -70,7 +74,7 @@ enum What {
 
 #[derive(clap::Args)]
 struct Port {
-    /// The port that `tbot proxy db --port` was given [default: the protocol's usual one]
+    /// The port that `tbot proxy db --port` was given [default: the proxy for PostgreSQL, else the protocol's usual one]
     #[arg(short, long)]
     port: Option<u16>,
 }
@@ -120,7 +124,8 @@ pub(crate) fn db(flags: &Flags, through: &Through) -> Result<(), String> {
         What::Ls { format, wanted } => context.block_on(list(&context, *format, wanted))?,
         What::Connect { session, service } => {
             session.note_ignored();
-            let status = context.block_on(connect(&context, service, session))?;
+            let status =
+                context.block_on(async { connect(&context, &service.name(&context).await?, session).await })?;
             // The client's own status, which the original lost.
             std::process::exit(status);
         }
@@ -178,12 +183,20 @@ async fn connect(context: &Context, service: &str, session: &DbSession) -> Resul
         None => (Listen::loopback(0), session.mode()),
     };
     let settings = context.settings(listen, Target::Database(service.to_owned()), mode)?;
-    let tunnel = Tunnel::open(settings).await.map_err(|e| e.to_string())?;
+    let cannot = |e| format!("signals cannot be handled: {e}");
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(cannot)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+    let tunnel = tokio::select! {
+        opened = Tunnel::open(settings) => opened.map_err(|e| e.to_string())?,
+        _ = terminate.recv() => return Ok(ended_by(Signal::TERM)),
+        _ = hangup.recv() => return Ok(ended_by(Signal::HUP)),
+        _ = interrupt.recv() => return Ok(ended_by(Signal::INT)),
+    };
     let subject = &credential.tls.subject;
-    let address = tunnel.address().clone();
     let client = Client {
         protocol: tunnel.protocol(),
-        address: &address,
+        door: &Door::from(tunnel.address()),
         user: session.db_user.as_deref().or(subject.attribute("2.3")).unwrap_or_default(),
         database: session.db_name.as_deref().or(subject.attribute("2.4")).unwrap_or_default(),
         files: (mode == Mode::Passthrough).then_some(context.directory.as_path()),
@@ -191,41 +204,68 @@ async fn connect(context: &Context, service: &str, session: &DbSession) -> Resul
     let line = client.command().ok_or_else(|| {
         format!("no client is known for {}: use `tbot proxy db`, and a client of your choice", client.protocol.title)
     })?;
-    let mut command = line.command().ok_or("no client is known")?;
+    let command = line.command().ok_or("no client is known")?;
     let (stop, stopped) = oneshot::channel::<()>();
     let serving = tokio::spawn(tunnel.serve(async {
         let _ = stopped.await;
     }));
-    // Ctrl-C is for the client: it cancels a query there.
-    let _ignored = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
-    let ran = tokio::task::spawn_blocking(move || command.status()).await.map_err(|e| e.to_string())?;
+    let cannot = |e| format!("`{}` cannot be run: {e}; is it installed?", line.0[0]);
+    let mut child = tokio::process::Command::from(command).spawn().map_err(cannot)?;
+    let end = |child: &tokio::process::Child| {
+        let running = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        // It may have ended by itself.
+        let _ = running.map(|pid| kill_process(pid, Signal::TERM));
+    };
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status.map_err(cannot)?,
+            _ = terminate.recv() => end(&child),
+            _ = hangup.recv() => end(&child),
+            // For the client: it cancels a query there.
+            _ = interrupt.recv() => {}
+        }
+    };
     drop(stop);
     let _ = serving.await;
-    let status = ran.map_err(|e| format!("`{}` cannot be run: {e}; is it installed?", line.0[0]))?;
-    Ok(status.code().unwrap_or(1))
+    Ok(status.code().or(status.signal().map(|signal| SIGNALLED + signal)).unwrap_or(1))
 }
 
-async fn config(context: &Context, service: &str, port: &Port, format: Format) -> Result<String, String> {
-    let view = View::new(context, service, port).await?;
-    let rows = view.rows(service);
+/// As shells report it.
+fn ended_by(signal: Signal) -> i32 {
+    SIGNALLED + signal.as_raw()
+}
+
+/// Exit status of a program that a signal has ended, without the signal's number.
+const SIGNALLED: i32 = 128;
+
+async fn config(context: &Context, service: &Service, port: &Port, format: Format) -> Result<String, String> {
+    let view = View::new(context, &service.name(context).await?, port).await?;
+    let rows = view.rows();
     Ok(match format {
         Format::Text => rows.iter().map(|(name, value)| format!("{:<11}{value}\n", format!("{name}:"))).collect(),
         Format::Json => {
-            let object: serde_json::Map<_, _> =
+            let mut object: serde_json::Map<_, _> =
                 rows.into_iter().map(|(name, value)| (name.to_lowercase(), value.into())).collect();
+            object.insert("port".into(), view.port.into());
             format!("{:#}\n", serde_json::Value::Object(object))
         }
-        Format::Cmd => view.client(context).command().map_or(String::new(), |command| format!("{}\n", command.shell())),
+        Format::Cmd => {
+            let files = (!view.protocol.only_authenticated).then_some(context.directory.as_path());
+            let door = Door::Port(view.host.clone(), view.port);
+            let View { protocol, user, database, .. } = &view;
+            let client = Client { protocol, door: &door, user, database, files };
+            client.command().map_or(String::new(), |command| format!("{}\n", command.shell()))
+        }
     })
 }
 
-async fn environment(context: &Context, service: &str, port: &Port, format: Format) -> Result<String, String> {
-    let view = View::new(context, service, port).await?;
+async fn environment(context: &Context, service: &Service, port: &Port, format: Format) -> Result<String, String> {
+    let view = View::new(context, &service.name(context).await?, port).await?;
     let [root, certificate, key] = &view.files;
     let number = view.port.to_string();
     let variables: Vec<(&str, &str)> = match view.protocol.name {
         "postgres" | "cockroachdb" => vec![
-            ("PGHOST", "localhost"),
+            ("PGHOST", &view.host),
             ("PGPORT", &number),
             ("PGUSER", &view.user),
             ("PGDATABASE", &view.database),
@@ -234,7 +274,7 @@ async fn environment(context: &Context, service: &str, port: &Port, format: Form
             ("PGSSLCERT", certificate),
             ("PGSSLKEY", key),
         ],
-        "mysql" => vec![("MYSQL_HOST", "localhost"), ("MYSQL_TCP_PORT", &number)],
+        "mysql" => vec![("MYSQL_HOST", &view.host), ("MYSQL_TCP_PORT", &number)],
         _ => return Err(format!("clients of {} read no environment: see `tbot db config`", view.protocol.title)),
     };
     let variables = variables.into_iter().filter(|(_, value)| !value.is_empty());
@@ -251,8 +291,9 @@ async fn environment(context: &Context, service: &str, port: &Port, format: Form
 
 /// What the certificate says of one database.
 struct View {
+    service: String,
     protocol: &'static Protocol,
-    address: Listen,
+    host: String,
     port: u16,
     user: String,
     database: String,
@@ -272,12 +313,18 @@ impl View {
         let name = attribute("2.2");
         let protocol = Protocol::database(&name)
             .ok_or_else(|| format!("database {service:?} speaks `{name}`, which cannot be carried"))?;
-        let port = port.port.unwrap_or(protocol.port);
+        // Proxies hear these clients on the port of everything else (wire §i.3).
+        let straight = matches!(protocol.name, "postgres" | "cockroachdb").then(|| context.proxy.clone()).flatten();
+        let (host, port) = match (port.port, straight) {
+            (None, Some(proxy)) => proxy,
+            (port, _) => ("localhost".to_owned(), port.unwrap_or(protocol.port)),
+        };
         let directory = std::path::absolute(&context.directory).unwrap_or_else(|_| context.directory.clone());
         let files = [HOST_CA, "tlscert", "key"].map(|name| directory.join(name).display().to_string());
         Ok(Self {
+            service: service.to_owned(),
             protocol,
-            address: Listen::loopback(port),
+            host,
             port,
             user: attribute("2.3"),
             database: attribute("2.4"),
@@ -285,11 +332,11 @@ impl View {
         })
     }
 
-    fn rows(&self, service: &str) -> [(&'static str, String); 8] {
+    fn rows(&self) -> [(&'static str, String); 8] {
         let [root, certificate, key] = self.files.clone();
         [
-            ("Name", service.to_owned()),
-            ("Host", "localhost".to_owned()),
+            ("Name", self.service.clone()),
+            ("Host", self.host.clone()),
             ("Port", self.port.to_string()),
             ("User", self.user.clone()),
             ("Database", self.database.clone()),
@@ -297,11 +344,6 @@ impl View {
             ("Cert", certificate),
             ("Key", key),
         ]
-    }
-
-    fn client<'a>(&'a self, context: &'a Context) -> Client<'a> {
-        let files = (!self.protocol.only_authenticated).then_some(context.directory.as_path());
-        Client { protocol: self.protocol, address: &self.address, user: &self.user, database: &self.database, files }
     }
 }
 

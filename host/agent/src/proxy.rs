@@ -13,7 +13,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use storage::{Directory, Rules, Symlinks};
 use tunnel::{Credentials, Limits, Listen, Mode, Settings, Target, Tunnel};
 
-use crate::client::Client;
+use crate::client::{Client, Door};
 use crate::flags::Flags;
 use crate::signals::Signals;
 use crate::{ssh, start, wiring};
@@ -73,8 +73,8 @@ enum Local {
         open: Open,
         #[command(flatten)]
         session: DbSession,
-        /// Name of the database service
-        service: String,
+        #[command(flatten)]
+        service: Service,
     },
 }
 
@@ -100,6 +100,36 @@ pub(crate) struct Common {
     pub(crate) debug: bool,
     #[arg(long, hide = true, global = true)]
     pub(crate) insecure: bool,
+}
+
+/// Which database is meant.
+#[derive(Args)]
+pub(crate) struct Service {
+    /// Name of the database service [default: of the certificate]
+    service: Option<String>,
+    /// What `tsh` picks one of many by, where a certificate knows one.
+    #[arg(long, hide = true)]
+    labels: Option<String>,
+    #[arg(long, hide = true)]
+    query: Option<String>,
+}
+
+impl Service {
+    pub(crate) async fn name(&self, context: &Context) -> Result<String, String> {
+        if self.labels.is_some() || self.query.is_some() {
+            tracing::info!(target: "TBOT", "`--labels` and `--query` are ignored: the certificate is for one database.");
+        }
+        if let Some(name) = &self.service {
+            return Ok(name.clone());
+        }
+        let credential = context.credentials()?.current().await.map_err(|e| e.to_string())?;
+        credential.tls.subject.attribute("2.1").map(str::to_owned).ok_or_else(|| {
+            format!(
+                "the certificate in {} is for no database: name the directory of an output `{{type: database}}`",
+                context.directory.display()
+            )
+        })
+    }
 }
 
 /// How a database is met.
@@ -136,24 +166,29 @@ pub(crate) fn proxy(flags: &Flags, through: &Through) -> Result<(), String> {
         Some(text) => Listen::parse(text).map_err(|e| e.to_string())?,
         None => Listen::loopback(open.port.unwrap_or(0)),
     };
+    let chosen = open.port.is_some() || open.listen.is_some();
     context.block_on(async {
         let shutdown = Signals::install().map_err(|e| format!("signals cannot be handled: {e}"))?;
         let (target, mode) = match &local {
             Local::App { app, .. } => (Target::Application(app.clone(), None), Mode::Authenticated),
             Local::Db { service, session, .. } => {
                 session.note_ignored();
-                (Target::Database(service.clone()), session.mode())
+                (Target::Database(service.name(&context).await?), session.mode())
             }
         };
         let mut shutdown = std::pin::pin!(shutdown.shutdown(Reload::new()));
         let tunnel = tokio::select! {
-            opened = Tunnel::open(context.settings(listen, target, mode)?) => opened.map_err(|e| e.to_string())?,
+            opened = Tunnel::open(context.settings(listen, target.clone(), mode)?) => opened.map_err(|e| e.to_string())?,
             () = &mut shutdown => return Ok(()),
         };
-        match &local {
-            Local::App { app, .. } => println!("Proxying connections to {app} on {}", tunnel.address()),
-            Local::Db { service, session, .. } => print!("{}", context.hint(&tunnel, service, session).await?),
-        }
+        let (started, next) = match (&target, &local) {
+            (Target::Database(service), Local::Db { session, .. }) => context.hint(&tunnel, service, session).await?,
+            (Target::Application(name, _) | Target::Database(name), _) => {
+                (format!("Proxying connections to {name} on {}", tunnel.address()), String::new())
+            }
+        };
+        let random = "To avoid port randomization, you can choose the listening port using the --port flag.\n";
+        print!("{started}\n{}{next}", if chosen { "" } else { random });
         tunnel.serve(shutdown).await;
         Ok(())
     })
@@ -189,6 +224,8 @@ impl DbSession {
 pub(crate) struct Context {
     /// Absolute or as given: as the hint shows it.
     pub(crate) directory: PathBuf,
+    /// Host and port of the proxy, where both are known.
+    pub(crate) proxy: Option<(String, u16)>,
     pub(crate) cluster: Arc<TeleportCluster>,
     pub(crate) named_cluster: Option<String>,
 }
@@ -220,7 +257,8 @@ impl Context {
         });
         let directory = directory(through.destination_dir.as_deref(), config.as_ref())?;
         let named_cluster = common.cluster.clone().or_else(|| through.cluster.clone());
-        Ok(Self { directory, cluster: Arc::new(cluster), named_cluster })
+        let proxy = address.port.filter(|_| address.kind == ServerKind::Proxy).map(|port| (address.host, port));
+        Ok(Self { directory, proxy, cluster: Arc::new(cluster), named_cluster })
     }
 
     pub(crate) fn block_on<T>(&self, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
@@ -240,37 +278,37 @@ impl Context {
         Ok(Settings { listen, target, mode, credentials, cluster, limits: Limits::default() })
     }
 
-    /// What to run next, in the original's words where programs may look for them (recorded, `proxies`).
-    async fn hint(&self, tunnel: &Tunnel, service: &str, session: &DbSession) -> Result<String, String> {
+    /// What listens and what to run next, in the original's words where programs may look for them (recorded, `proxies`).
+    async fn hint(&self, tunnel: &Tunnel, service: &str, session: &DbSession) -> Result<(String, String), String> {
         let credential = tunnel.credential().await.map_err(|e| e.to_string())?;
         let address = tunnel.address();
         let protocol = tunnel.protocol();
         let subject = &credential.tls.subject;
+        let door = Door::from(address);
         let client = Client {
             protocol,
-            address,
+            door: &door,
             user: session.db_user.as_deref().or(subject.attribute("2.3")).unwrap_or_default(),
             database: session.db_name.as_deref().or(subject.attribute("2.4")).unwrap_or_default(),
             files: (!session.tunnel).then_some(self.directory.as_path()),
         };
         if !session.tunnel {
             let files = client.files_hint();
-            return Ok(format!(
-                "Started DB proxy on {address}\n\nUse the following credentials to connect to the {service} proxy:\n{files}"
-            ));
+            let next = format!("\nUse the following credentials to connect to the {service} proxy:\n{files}");
+            return Ok((format!("Started DB proxy on {address}"), next));
         }
         let cluster = self.named_cluster.as_deref().unwrap_or(&credential.tls.cluster);
         let title = protocol.title;
         let started = format!(
-            "Started authenticated tunnel for the {title} database {service:?} in cluster {cluster:?} on {address}.\n"
+            "Started authenticated tunnel for the {title} database {service:?} in cluster {cluster:?} on {address}."
         );
-        Ok(match client.command() {
-            Some(command) => format!(
-                "{started}\nUse the following command to connect to the database or to the address above using other database GUI/CLI clients:\n  $ {}\n",
+        let next = client.command().map(|command| {
+            format!(
+                "\nUse the following command to connect to the database or to the address above using other database GUI/CLI clients:\n  $ {}\n",
                 command.shell()
-            ),
-            None => started,
-        })
+            )
+        });
+        Ok((started, next.unwrap_or_default()))
     }
 }
 
@@ -297,7 +335,7 @@ fn directory(given: Option<&Path>, config: Option<&Config>) -> Result<PathBuf, S
 }
 
 /// Two descriptors for every connection: what the system allows is used, as Go programs do.
-fn raise_file_limit() {
+pub(crate) fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     // Refused only where it is raised already.

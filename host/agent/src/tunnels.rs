@@ -14,6 +14,10 @@ use storage::Memory;
 use tracing::{error, info};
 use tunnel::{Credentials, Limits, Listen, Mode, Settings, Target, Tunnel};
 
+use crate::proxy::raise_file_limit;
+
+/// Between looks for a certificate that its output has not brought yet.
+const LOOK: Duration = Duration::from_secs(1);
 /// A listener that could not be opened is tried again after this time: its address may have become free.
 const RETRY: Duration = Duration::from_secs(30);
 
@@ -63,6 +67,15 @@ impl Planned {
     /// Listens as long as the process runs.
     pub(crate) async fn run(self, cluster: Arc<TeleportCluster>, clock: Arc<dyn Clock>) {
         let Self { name, listen, target, files } = self;
+        raise_file_limit();
+        let mut told = false;
+        // Memory can always be read.
+        while let Ok(None) = files.read("tlscert").await {
+            if !std::mem::replace(&mut told, true) {
+                info!(target: "TBOT", "{name} waits for its certificate for {target}: until then, {listen} accepts no connections.");
+            }
+            tokio::time::sleep(LOOK).await;
+        }
         loop {
             let settings = Settings {
                 listen: listen.clone(),

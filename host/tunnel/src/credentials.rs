@@ -52,7 +52,7 @@ impl Credentials {
         };
         if self.clock.now() >= credential.tls.before {
             let message = format!(
-                "the certificate in {} expired at {}: is `tbot start` running, and what does it log?",
+                "the certificate in {} expired at {}: see that `tbot start` runs, and what it logs",
                 self.description(),
                 credential.tls.before
             );
@@ -97,7 +97,7 @@ impl Credentials {
     async fn file(&self, name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
         self.source.read(name).await?.ok_or_else(|| {
             let message =
-                format!("{} holds no `{name}` yet: is `tbot start` running, and what does it log?", self.description());
+                format!("{} holds no `{name}` yet: see that `tbot start` runs, and what it logs", self.description());
             Failure::new(FailureKind::Unavailable, message)
         })
     }

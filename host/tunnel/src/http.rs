@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tracing::warn;
 
+use crate::answers::{Answers, AtRest};
 use crate::refusal;
 
 /// The head of a redirect is shorter; what is longer passes unread.
@@ -33,6 +34,7 @@ pub(crate) async fn greet(client: &mut (impl AsyncRead + Unpin)) -> io::Result<O
 pub(crate) struct LoginWatch<S> {
     inner: S,
     state: State,
+    answers: Answers,
 }
 
 enum State {
@@ -47,8 +49,15 @@ enum State {
 }
 
 impl<S> LoginWatch<S> {
-    pub(crate) fn new(inner: S) -> Self {
-        Self { inner, state: State::Head(Vec::new()) }
+    /// `http2`: the answers are in frames, which are not looked into.
+    pub(crate) fn new(inner: S, http2: bool) -> Self {
+        let state = if http2 { State::Other } else { State::Head(Vec::new()) };
+        Self { inner, state, answers: Answers::new(http2) }
+    }
+
+    /// Whether the connection may end, at any time.
+    pub(crate) fn at_rest(&self) -> AtRest {
+        self.answers.at_rest()
     }
 }
 
@@ -57,7 +66,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for LoginWatch<S> {
         let this = &mut *self;
         loop {
             match &mut this.state {
-                State::Through | State::Other => return Pin::new(&mut this.inner).poll_read(cx, buf),
+                State::Through | State::Other => {
+                    let before = buf.filled().len();
+                    ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+                    this.answers.heard(&buf.filled()[before..]);
+                    return Poll::Ready(Ok(()));
+                }
                 State::Replay(bytes, handed, more) => {
                     let part = &bytes[*handed..bytes.len().min(*handed + buf.remaining())];
                     buf.put_slice(part);
@@ -71,6 +85,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for LoginWatch<S> {
                     let mut chunk = [0; CHUNK];
                     let mut chunk = ReadBuf::new(&mut chunk);
                     ready!(Pin::new(&mut this.inner).poll_read(cx, &mut chunk))?;
+                    this.answers.heard(chunk.filled());
                     head.extend_from_slice(chunk.filled());
                     match login_page(head) {
                         None if !chunk.filled().is_empty() => {}
@@ -94,7 +109,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LoginWatch<S> {
         if matches!(self.state, State::Through) {
             self.state = State::Head(Vec::new());
         }
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
+        self.answers.asked(&buf[..written]);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -143,7 +160,7 @@ mod tests {
             }
         });
         let mut got = String::new();
-        LoginWatch::new(near).read_to_string(&mut got).await.unwrap();
+        LoginWatch::new(near, false).read_to_string(&mut got).await.unwrap();
         got
     }
 
@@ -190,7 +207,7 @@ mod tests {
         let redirect = b"HTTP/1.1 302 Found\r\nLocation: /web/login\r\n\r\n";
         for (first, explained) in [("HTTP/1.1 200 OK\r\n\r\n", true), ("HTTP/1.1 101 Switching\r\n\r\n", false)] {
             let (near, mut far) = tokio::io::duplex(1024);
-            let mut watch = LoginWatch::new(near);
+            let mut watch = LoginWatch::new(near, false);
             far.write_all(first.as_bytes()).await.unwrap();
             watch.read_exact(&mut vec![0; first.len()]).await.unwrap();
             // What remains of the answer leaves the state.

@@ -4,6 +4,7 @@
 //! copied both ways. [`Tunnel::open`] returns once the way is usable, [`Tunnel::serve`] then runs until it is told to end. Certificates come
 //! from a destination that something else keeps fresh: a directory for `tbot proxy`, memory inside the daemon.
 
+mod answers;
 mod credentials;
 mod http;
 mod listen;

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use cluster::Stream;
 use identity::{Failure, FailureKind};
-use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixSocket, UnixStream};
 
 /// Connections that wait to be accepted; the kernel may allow fewer.
 const BACKLOG: u32 = 1024;
+/// `sun_path` of Linux without the NUL behind it (unix(7)).
+const SOCKET_PATH_BYTES: usize = 107;
 
 /// Where a tunnel listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,15 +78,32 @@ impl Bound {
             Listen::Tcp(address) => tcp(*address).map(Self::Tcp),
             Listen::Unix(path) => free(path).await.map(|()| Self::Unix(path.clone())),
         };
-        bound.map_err(|e| Failure::new(FailureKind::InvalidConfig, format!("cannot listen on {listen}: {e}")))
+        bound.map_err(|e| cannot(listen, &e))
     }
 
-    pub(crate) fn listen(self) -> io::Result<Listener> {
+    /// The address with the port that was taken.
+    pub(crate) fn address(&self) -> Result<Listen, Failure> {
         match self {
-            Self::Tcp(socket) => socket.listen(BACKLOG).map(Listener::Tcp),
-            Self::Unix(path) => UnixListener::bind(&path).map(|listener| Listener::Unix(listener, path)),
+            Self::Tcp(socket) => {
+                let known = socket.local_addr().map(Listen::Tcp);
+                known.map_err(|e| Failure::new(FailureKind::InvalidConfig, format!("cannot listen: {e}")))
+            }
+            Self::Unix(path) => Ok(Listen::Unix(path.clone())),
         }
     }
+
+    pub(crate) fn listen(self) -> Result<Listener, Failure> {
+        let address = self.address()?;
+        let listening = match self {
+            Self::Tcp(socket) => socket.listen(BACKLOG).map(Listener::Tcp),
+            Self::Unix(path) => UnixListener::bind(&path).map(|listener| Listener::Unix(listener, path)),
+        };
+        listening.map_err(|e| cannot(&address, &e))
+    }
+}
+
+fn cannot(listen: &Listen, error: &io::Error) -> Failure {
+    Failure::new(FailureKind::InvalidConfig, format!("cannot listen on {listen}: {error}"))
 }
 
 fn tcp(address: SocketAddr) -> io::Result<TcpSocket> {
@@ -94,19 +113,26 @@ fn tcp(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// A socket that nobody serves any more is taken over; anything else in its place stays.
+/// A socket that nobody serves any more is taken over; anything else in its place stays. Then it is tried whether there can be one: a client
+/// that finds none waits for it, one that finds a socket that refuses gives up.
 async fn free(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
+    if path.as_os_str().len() > SOCKET_PATH_BYTES {
+        let long = format!("its path is longer than {SOCKET_PATH_BYTES} bytes, which is all that the system takes");
+        return Err(io::Error::other(long));
+    }
     match std::fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(e),
-        Ok(found) if !found.file_type().is_socket() => Err(io::Error::other("it exists and is not a socket")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+        Ok(found) if !found.file_type().is_socket() => return Err(io::Error::other("it exists and is not a socket")),
         Ok(_) => match UnixStream::connect(path).await {
-            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
-            Err(e) => Err(e),
-            Ok(_) => Err(io::Error::other("another process listens there")),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+            Err(e) => return Err(e),
+            Ok(_) => return Err(io::Error::other("another process listens there")),
         },
     }
+    UnixSocket::new_stream()?.bind(path)?;
+    std::fs::remove_file(path)
 }
 
 pub(crate) enum Listener {
@@ -125,14 +151,6 @@ impl Listener {
             Self::Unix(listener, _) => Box::new(listener.accept().await?.0),
         })
     }
-
-    /// Where it really listens.
-    pub(crate) fn address(&self) -> io::Result<Listen> {
-        Ok(match self {
-            Self::Tcp(listener) => Listen::Tcp(listener.local_addr()?),
-            Self::Unix(_, path) => Listen::Unix(path.clone()),
-        })
-    }
 }
 
 impl Drop for Listener {
@@ -147,6 +165,25 @@ impl Drop for Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_cannot_be_is_known_at_once_and_one_that_can_is_not_there_yet() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, words) in [("a/b", "No such file"), (&"x".repeat(120), "longer than 107 bytes")] {
+            let refused = Bound::new(&Listen::Unix(folder.path().join(name))).await.err().unwrap();
+            assert!(refused.message.contains(words), "{refused}");
+        }
+        let path = folder.path().join("s");
+        // What a killed process leaves.
+        drop(UnixListener::bind(&path).unwrap());
+        let bound = Bound::new(&Listen::Unix(path.clone())).await.unwrap();
+        assert!(!path.exists());
+        let listener = bound.listen().unwrap();
+        let second = Bound::new(&Listen::Unix(path.clone())).await.err().unwrap();
+        assert!(second.message.contains("another process listens there"), "{second}");
+        drop(listener);
+        assert!(!path.exists());
+    }
 
     #[test]
     fn the_forms_of_an_address() {

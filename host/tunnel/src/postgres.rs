@@ -4,7 +4,8 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::Mode;
+use crate::protocol::Talk;
+use crate::{Mode, refusal};
 
 const SSL: u32 = 80_877_103;
 const GSSENC: u32 = 80_877_104;
@@ -15,6 +16,9 @@ const HEADER: usize = 8;
 const STARTUP_BYTES: usize = 10_000;
 /// First byte of a TLS handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
+
+/// To a client that brings no certificate where it has to.
+const UNENCRYPTED: &str = "the client shows no certificate: set `sslmode=verify-full`, `sslcert` and `sslkey` as `tbot db config` says, or let the tunnel show its own with `--tunnel`";
 
 /// What is known of a client before anything is asked of the proxy.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,7 +53,12 @@ pub(crate) async fn greet(client: &mut (impl AsyncRead + AsyncWrite + Unpin), mo
         let code = u32::from_be_bytes([c0, c1, c2, c3]);
         let cancel = code == CANCEL;
         if mode == Mode::Passthrough && !cancel {
-            return Ok(Some(Hello { bytes: header.to_vec(), cancel }));
+            if [SSL, GSSENC].contains(&code) {
+                return Ok(Some(Hello { bytes: header.to_vec(), cancel }));
+            }
+            // The proxy would find no cluster in a certificate that is not there.
+            refusal::refuse(client, Talk::Postgres, &[], UNENCRYPTED).await;
+            return Err(io::Error::other(UNENCRYPTED));
         }
         if [SSL, GSSENC].contains(&code) && length == HEADER {
             if declined.contains(&code) {
@@ -123,6 +132,9 @@ mod tests {
         assert!(heard.is_empty());
         let (direct, _) = greeted(&[TLS_HANDSHAKE, 3, 1], Mode::Passthrough).await;
         assert_eq!(direct.unwrap().unwrap().bytes, [TLS_HANDSHAKE]);
+        let (plain, heard) = greeted(&message(STARTUP, b"user\0alice\0\0"), Mode::Passthrough).await;
+        assert!(plain.is_err() && heard[0] == b'E');
+        assert!(String::from_utf8_lossy(&heard).contains("`--tunnel`"));
         let (refused, _) = greeted(&[TLS_HANDSHAKE, 3, 1], Mode::Authenticated).await;
         assert!(refused.unwrap_err().to_string().contains("sslmode=disable"));
     }

@@ -4,17 +4,19 @@ use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::answers::AtRest;
+
 /// Read at once, in bytes: with the header of a frame, as much as TLS takes at once.
 const BUFFER: usize = 64 * 1024 - 4;
 /// How many looks at the traffic make one idle time.
 const LOOKS: u32 = 4;
-/// Silence behind an answer that is longer than what parts of one answer leave between them.
+/// Silence behind an answer in which a client that has more to ask would ask.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// When a relay ends, though neither side has.
@@ -23,9 +25,9 @@ pub(crate) struct Ends {
     pub(crate) idle: Duration,
     /// The service leaves first and without a word: that is a fault.
     pub(crate) answering: bool,
-    /// After this time, at the next pause behind an answer. HTTP judges each request by the certificate of its connection, and clients keep
-    /// connections for as long as they are busy; closed between two requests, they begin another one. Never where the protocol was changed.
-    pub(crate) pause: Option<Duration>,
+    /// After this time, at the next pause at rest. HTTP judges each request by the certificate of its connection, and clients keep
+    /// connections for as long as they are busy; closed between two requests, they begin another one.
+    pub(crate) pause: Option<(Duration, AtRest)>,
 }
 
 /// How a relay ended.
@@ -47,32 +49,25 @@ pub(crate) async fn relay(
     service: impl AsyncRead + AsyncWrite + Unpin,
     ends: Ends,
 ) -> Relayed {
-    let traffic = Arc::<Traffic>::default();
-    let mut service = Meter {
-        inner: service,
-        up: 0,
-        down: 0,
-        changed: false,
-        traffic: traffic.clone(),
-        fault: None,
-        answering: ends.answering,
-    };
+    let moved = Arc::<AtomicU64>::default();
+    let mut service =
+        Meter { inner: service, up: 0, down: 0, moved: moved.clone(), fault: None, answering: ends.answering };
     let still = async {
         let (mut last, mut quiet) = (0, 0);
         while quiet < LOOKS {
             tokio::time::sleep(ends.idle / LOOKS).await;
-            let now = traffic.moved.load(Ordering::Relaxed);
+            let now = moved.load(Ordering::Relaxed);
             quiet = if now == last { quiet + 1 } else { 0 };
             last = now;
         }
     };
     let paused = async {
-        let Some(pause) = ends.pause else { return std::future::pending().await };
+        let Some((pause, at_rest)) = ends.pause else { return std::future::pending().await };
         tokio::time::sleep(pause).await;
         loop {
-            let before = traffic.moved.load(Ordering::Relaxed);
+            let before = moved.load(Ordering::Relaxed);
             tokio::time::sleep(PAUSE).await;
-            if traffic.moved.load(Ordering::Relaxed) == before && traffic.answered.load(Ordering::Relaxed) {
+            if moved.load(Ordering::Relaxed) == before && at_rest.load(Ordering::Relaxed) {
                 return;
             }
         }
@@ -163,23 +158,13 @@ impl Direction {
     }
 }
 
-/// What the clocks of a relay look at.
-#[derive(Default)]
-struct Traffic {
-    /// Bytes both ways.
-    moved: AtomicU64,
-    /// The service spoke last, and still in HTTP.
-    answered: AtomicBool,
-}
-
 /// Counts what goes to and comes from the service, and keeps its error.
 struct Meter<S> {
     inner: S,
     up: u64,
     down: u64,
-    /// The first answer changed the protocol.
-    changed: bool,
-    traffic: Arc<Traffic>,
+    /// Bytes both ways, for the clocks.
+    moved: Arc<AtomicU64>,
     fault: Option<io::Error>,
     answering: bool,
 }
@@ -199,10 +184,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Meter<S> {
         match ready!(Pin::new(&mut self.inner).poll_read(cx, buf)) {
             Ok(()) if buf.filled().len() > before => {
                 let n = buf.filled().len() - before;
-                self.changed |= self.down == 0 && buf.filled()[before..].starts_with(b"HTTP/1.1 101");
                 self.down += n as u64;
-                self.traffic.moved.fetch_add(n as u64, Ordering::Relaxed);
-                self.traffic.answered.store(!self.changed, Ordering::Relaxed);
+                self.moved.fetch_add(n as u64, Ordering::Relaxed);
                 Poll::Ready(Ok(()))
             }
             Ok(()) if self.down > 0 || !self.answering => Poll::Ready(Ok(())),
@@ -222,8 +205,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Meter<S> {
         match ready!(Pin::new(&mut self.inner).poll_write(cx, buf)) {
             Ok(n) => {
                 self.up += n as u64;
-                self.traffic.moved.fetch_add(n as u64, Ordering::Relaxed);
-                self.traffic.answered.store(false, Ordering::Relaxed);
+                self.moved.fetch_add(n as u64, Ordering::Relaxed);
                 Poll::Ready(Ok(n))
             }
             Err(e) => Poll::Ready(Err(self.keep(e))),
@@ -354,20 +336,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_past_its_time_ends_behind_an_answer_and_not_before() {
-        for (answer, ends) in [("HTTP/1.1 200 OK\r\n\r\n", true), ("HTTP/1.1 101 Switching Protocols\r\n\r\n", false)] {
-            let ((mut client, mut inner), (service, mut outer)) = (duplex(64), duplex(64));
-            let relay = tokio::spawn(async move {
-                relay(&mut inner, service, Ends { idle: HOUR * 24, answering: true, pause: Some(HOUR) }).await
-            });
-            client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-            outer.read_exact(&mut [0; 18]).await.unwrap();
-            tokio::time::sleep(HOUR * 2).await;
-            assert!(!relay.is_finished(), "the answer is still to come");
-            outer.write_all(answer.as_bytes()).await.unwrap();
-            client.read_exact(&mut vec![0; answer.len()]).await.unwrap();
-            tokio::time::sleep(PAUSE * 3).await;
-            assert_eq!(relay.is_finished(), ends, "{answer}");
-        }
+    async fn a_connection_past_its_time_ends_at_rest_and_not_before() {
+        let ((client, mut inner), (service, outer)) = (duplex(64), duplex(64));
+        let at_rest = AtRest::default();
+        let pause = Some((HOUR, at_rest.clone()));
+        let relay =
+            tokio::spawn(
+                async move { relay(&mut inner, service, Ends { idle: HOUR * 24, answering: true, pause }).await },
+            );
+        tokio::time::sleep(HOUR * 2).await;
+        assert!(!relay.is_finished(), "the answer is still to come");
+        at_rest.store(true, Ordering::Relaxed);
+        assert!(!relay.await.unwrap().idle);
+        drop((client, outer));
     }
 }

@@ -93,7 +93,7 @@ impl Tunnel {
     /// that cannot be carried ([`FailureKind::Unsupported`]).
     pub async fn open(settings: Settings) -> Result<Self, Failure> {
         let bound = Bound::new(&settings.listen).await?;
-        let listen = settings.listen.clone();
+        let address = bound.address()?;
         let connections = settings.limits.connections;
         let way = Way::new(settings);
         let mut waits = RETRY_SECONDS.into_iter();
@@ -103,12 +103,10 @@ impl Tunnel {
                 return Err(failure);
             }
             wait = waits.next().unwrap_or(wait);
-            warn!(target: "TBOT", "{listen} does not accept connections yet: {failure}. Next try in {wait} s.");
+            warn!(target: "TBOT", "{address} does not accept connections yet: {failure}. Next try in {wait} s.");
             tokio::time::sleep(Duration::from_secs(wait)).await;
         }
-        let cannot = |e| Failure::new(FailureKind::InvalidConfig, format!("cannot listen on {listen}: {e}"));
-        let listener = bound.listen().map_err(cannot)?;
-        let address = listener.address().map_err(cannot)?;
+        let listener = bound.listen()?;
         if address.is_public() {
             warn!(target: "TBOT", "{address} can be reached from other machines: whoever reaches it has the bot's access, and what is sent there is not encrypted.");
         }

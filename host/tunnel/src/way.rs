@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use crate::answers::AtRest;
 use crate::credentials::{Credential, Credentials};
 use crate::http::{self, LoginWatch};
 use crate::protocol::Talk;
@@ -176,8 +177,8 @@ impl Way {
         };
         let failure = match self.connect(&bytes, lane).await {
             Err(failure) => failure,
-            Ok(service) => {
-                let ends = Ends { idle: self.idle, answering, pause: self.pause() };
+            Ok((service, at_rest)) => {
+                let ends = Ends { idle: self.idle, answering, pause: self.left().zip(at_rest) };
                 let done = relay(&mut client, service, ends).await;
                 debug!(target: "TBOT", "A connection to {} ended: {} bytes up, {} bytes down{}.", self.target, done.up, done.down, if done.idle { ", idle" } else { "" });
                 match done.fault {
@@ -229,20 +230,26 @@ impl Way {
         }
     }
 
-    async fn connect(&self, first: &[u8], lane: Lane) -> Result<Box<dyn Stream>, Failure> {
+    /// A connection that was told `first`; of HTTP, whose requests are judged one by one, also when it may end.
+    async fn connect(&self, first: &[u8], lane: Lane) -> Result<(Box<dyn Stream>, Option<AtRest>), Failure> {
         let dialed = self.client(lane).await?.dial().await.map_err(|failure| self.explain(failure))?;
-        let watched = self.protocol().talk == Talk::Http && lane != Lane::Http2;
-        let mut service = if watched { Box::new(LoginWatch::new(dialed)) } else { dialed };
+        let (mut service, at_rest): (Box<dyn Stream>, _) = if self.talk() == Talk::Http {
+            let watched = LoginWatch::new(dialed, lane == Lane::Http2);
+            let at_rest = watched.at_rest();
+            (Box::new(watched), Some(at_rest))
+        } else {
+            (dialed, None)
+        };
         if !first.is_empty() {
             service.write_all(first).await.map_err(|e| self.broken(&e))?;
         }
-        Ok(service)
+        Ok((service, at_rest))
     }
 
-    /// When a connection that is judged anew with each request needs a successor.
-    fn pause(&self) -> Option<Duration> {
+    /// Until a connection needs a successor with the next certificate.
+    fn left(&self) -> Option<Duration> {
         let shown = lock(&self.clients).as_ref().map(|clients| clients.credential.clone())?;
-        (self.talk() == Talk::Http).then(|| self.credentials.left(&shown).saturating_sub(SUCCESSION))
+        Some(self.credentials.left(&shown).saturating_sub(SUCCESSION))
     }
 
     fn broken(&self, error: &io::Error) -> Failure {

@@ -314,16 +314,25 @@ async fn a_kept_http_connection_gives_way_before_its_certificate_expires() {
     let http = Target::Application("example".into(), Some(Protocol::HTTP));
     files.put(proxy.certificate("first", &[(&[1, 10], "example")], 61));
     let tunnel = run(proxy.settings(http, Mode::Authenticated, &files)).await;
+    // The service says what it hears.
+    let events = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n";
+    let mut open = tunnel.connect().await;
+    open.write_all(events).await.unwrap();
+    hear(&mut open, events).await;
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
     let mut kept = tunnel.connect().await;
-    kept.write_all(b"GET /").await.unwrap();
-    hear(&mut kept, b"GET /").await;
+    kept.write_all(answer).await.unwrap();
+    hear(&mut kept, answer).await;
     assert!(rest(&mut kept).await.is_empty());
+    // It has been silent for longer, but its answer has no end yet.
+    open.write_all(b"9\r\ndata: 2\n\n\r\n").await.unwrap();
+    hear(&mut open, b"9\r\ndata: 2\n\n\r\n").await;
     files.put(app_files(&proxy, "second"));
     let mut next = tunnel.connect().await;
     next.write_all(b"GET /").await.unwrap();
     hear(&mut next, b"GET /").await;
     let users: Vec<_> = proxy.seen().into_iter().map(|seen| seen.user).collect();
-    assert_eq!(users, ["first", "second"]);
+    assert_eq!(users, ["first", "first", "second"]);
 }
 
 #[tokio::test]

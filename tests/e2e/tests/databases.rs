@@ -167,8 +167,26 @@ async fn the_commands_around_a_database() {
         assert!(text(&ended).contains("alice example /"), "{}", text(&ended));
         assert_eq!(ended.status.code(), Some(3), "a script that failed, as psql says it");
     }
-    // `env` and `config` lead a client to the port that `proxy db` opens.
-    let proxy = Proxy::start(&world, &["-c", &config, "proxy", "db", DB]);
+    // Ended from outside, it takes its client along, and leaves no socket.
+    let places = world.path("places");
+    std::fs::create_dir(&places).unwrap();
+    let mut command = world.run(&["-c", &config, "db", "connect"]);
+    command.env("TMPDIR", &places).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut client = command.spawn().unwrap();
+    let mut ask = client.stdin.take().unwrap();
+    let mut hear = BufReader::new(client.stdout.take().unwrap());
+    writeln!(ask, "\\echo connected").unwrap();
+    tokio::task::block_in_place(|| assert_eq!(hear.read_line(&mut String::new()).unwrap(), "connected\n".len()));
+    kill_process(Pid::from_child(&client), Signal::TERM).unwrap();
+    // The client has the pipe's other end too.
+    tokio::task::block_in_place(|| assert_eq!(hear.read_line(&mut String::new()).unwrap(), 0));
+    assert_eq!(client.wait().unwrap().code(), Some(128 + 15));
+    assert_eq!(harness::names(&places), [""; 0]);
+    // `env` and `config` lead clients straight to the proxy, or to the port that `proxy db` opens. The certificate knows the name.
+    let straight: serde_json::Value = serde_json::from_str(&run(&["config", "-f", "json"]).await).unwrap();
+    assert_eq!((&straight["name"], &straight["host"]), (&DB.into(), &"localhost".into()));
+    assert_eq!(straight["port"], world.cluster.proxy_addr().port(), "a number, as scripts know it");
+    let proxy = Proxy::start(&world, &["-c", &config, "proxy", "db", "--labels=env=lab"]);
     let line = proxy.line().await;
     let port = format!("--port={}", line.rsplit(':').next().unwrap());
     let json: serde_json::Value = serde_json::from_str(&run(&["env", &port, "-f", "yaml", DB]).await).unwrap();

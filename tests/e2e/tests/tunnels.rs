@@ -28,6 +28,11 @@ async fn an_application_on_a_local_port_while_the_daemon_renews() {
     let line = early.line().await;
     let address = line.strip_prefix(&format!("Proxying connections to {APP} on ")).expect(&line);
     assert!(address.starts_with("127.0.0.1:"), "{line}");
+    assert!(
+        early.printed().ends_with("you can choose the listening port using the --port flag.\n"),
+        "{}",
+        early.printed()
+    );
     assert_eq!(get(address).await, "hello from the application\n");
     let before = world.read("out/tlscert");
     daemon.signal(Signal::HUP);
@@ -136,9 +141,38 @@ async fn a_tunnel_inside_the_daemon_survives_renewals() {
     let address = format!("127.0.0.1:{port}");
     until("the port is open", || std::net::TcpStream::connect(&address).is_ok()).await;
     assert_eq!(get(&address).await, "hello from the application\n", "{}", daemon.log());
+    assert!(!daemon.log().contains("does not accept connections yet"), "a start like any other: {}", daemon.log());
     daemon.signal(Signal::HUP);
     until("the certificate is renewed", || daemon.log().matches("Generated output.").count() == 2).await;
     assert_eq!(get(&address).await, "hello from the application\n");
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.ended().await, Some(0));
+}
+
+/// What systemd allows a service to begin with would be too little: two descriptors for every connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_inside_the_daemon_takes_as_many_files_as_it_may() {
+    let world = World::new().await;
+    let socket = world.path("app.sock");
+    let service = format!("- {{type: application-tunnel, listen: \"unix://{}\", app_name: {APP}}}\n", socket.display());
+    world.configure(&world.proxy(), "", &service);
+    let file = world.path("tbot.yaml");
+    let written = std::fs::read_to_string(&file).unwrap().replace("outputs:", "services:");
+    std::fs::write(&file, written).unwrap();
+    let daemon = world.tbot(&[]);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -S -n 64; exec \"$0\" \"$@\""]).arg(daemon.get_program()).args(daemon.get_args());
+    limited.envs(daemon.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let daemon = Proxy::spawn(limited);
+    until("the socket is there", || std::os::unix::net::UnixStream::connect(&socket).is_ok()).await;
+    let _silent: Vec<_> = (0..100).map(|_| std::os::unix::net::UnixStream::connect(&socket).unwrap()).collect();
+    let mut command = Command::new("curl");
+    command
+        .args(["--silent", "--show-error", "--max-time", "20", "--unix-socket"])
+        .arg(&socket)
+        .arg("http://localhost/");
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert_eq!(text(&output), "hello from the application\n", "{}", daemon.log());
+    assert_eq!(daemon.end().await, Some(0));
+    assert!(!socket.exists());
 }
