@@ -111,13 +111,8 @@ pub(crate) fn status(route: &Route, status: &tonic::Status) -> Failure {
         Code::Unknown | Code::Internal if status.source().is_some() || message.contains("transport error") => {
             FailureKind::Unavailable
         }
-        Code::PermissionDenied if message.contains("generation mismatch") || message.contains("lock targeting") => {
-            return Failure::new(
-                FailureKind::Revoked,
-                format!(
-                    "{message}: another copy of this identity was used, the answer to a renewal was lost, or an operator locked the bot; remove the lock (`tctl get locks`), create a new token and set `onboarding.token`"
-                ),
-            );
+        Code::PermissionDenied | Code::NotFound if let Some(why) = turned_away(message) => {
+            return Failure::new(FailureKind::Revoked, format!("{message}: {why}"));
         }
         // Clusters do not answer so: it is how what they sent reads.
         Code::Internal | Code::OutOfRange | Code::DataLoss => {
@@ -142,6 +137,26 @@ pub(crate) fn status(route: &Route, status: &tonic::Status) -> Failure {
         _ => message.to_owned(),
     };
     Failure::new(kind, words)
+}
+
+/// What to do where a cluster refuses the bot itself. After a lock or the removal of a bot its authorizer says no more than
+/// that access is denied, to every call (seen of versions 12 and 15).
+fn turned_away(message: &str) -> Option<&'static str> {
+    if message.contains("generation mismatch") {
+        Some(
+            "another copy of this identity was used, or the answer to a renewal was lost; remove the lock (`tctl get locks`), make the bot again (`tctl bots rm`, `tctl bots add`) and set `onboarding.token` to its new token",
+        )
+    } else if message.contains("lock targeting") {
+        Some(
+            "an operator has locked the bot, or another copy of its identity was used; remove the lock (`tctl get locks`)",
+        )
+    } else if ["access denied", "[10] access denied"].contains(&message.lines().next().unwrap_or_default()) {
+        Some(
+            "the cluster turns this bot away whatever it asks, so it is locked or was removed; remove the lock (`tctl get locks`), or make the bot again (`tctl bots rm`, `tctl bots add`) and set `onboarding.token` to its new token",
+        )
+    } else {
+        None
+    }
 }
 
 /// A cluster's own words, fit for a terminal and a log: not long, and no control characters but line ends.
@@ -176,8 +191,13 @@ pub(crate) fn with_remedy(mut failure: Failure) -> Failure {
         "the token is known, and its `spec` allows other machines than this one: compare it (`tctl get token/NAME`) with what this machine is"
     } else if ["has expired", "have expired", "is expired", "not valid yet", "in the future"].into_iter().any(says) {
         "what proves this machine is good for minutes: compare its clock (`date -u`) with the cluster's"
-    } else if says("connected to the wrong endpoint") || says("join method is") {
+    } else if ["connected to the wrong endpoint", "join method is", "this token does not support", "not provided for"]
+        .into_iter()
+        .any(says)
+    {
         "set `onboarding.join_method` to the method of the token"
+    } else if let Some(why) = turned_away(&failure.message) {
+        why
     } else {
         return failure;
     };
@@ -214,6 +234,11 @@ mod tests {
         for (message, kind) in [
             ("renewable cert generation mismatch: stored=2, presented=1", FailureKind::Revoked),
             ("lock targeting User:\"bot-x\" is in force: gone", FailureKind::Revoked),
+            ("access denied", FailureKind::Revoked),
+            ("[10] access denied", FailureKind::Revoked),
+            ("access denied\n\tuser \"bot-x\" not found", FailureKind::Revoked),
+            ("access denied to perform action \"read\" on \"role\"", FailureKind::Denied),
+            ("access denied: identity is not allowed to reissue certificates", FailureKind::Denied),
             ("user \"bot-x\" has requested role impersonation for [\"x\"]", FailureKind::Denied),
         ] {
             assert_eq!(status(&route(), &tonic::Status::permission_denied(message)).kind, kind, "{message}");

@@ -23,7 +23,9 @@ pub struct Control(pub(crate) Arc<State>);
 impl Control {
     /// Adds or replaces a join token, and with it the bot it admits.
     pub fn add_token(&self, token: Token) {
-        self.0.registry().tokens.insert(token.name.clone(), token);
+        let mut registry = self.0.registry();
+        registry.roles.extend(token.roles.iter().cloned());
+        registry.tokens.insert(token.name.clone(), token);
     }
 
     /// A token used once: its name, the bot's name without `bot-`, and the roles it may impersonate.
@@ -104,8 +106,11 @@ impl Control {
 
     /// Changes the roles a bot may impersonate, from the next request on. Unknown bots are ignored.
     pub fn set_roles(&self, bot: &str, roles: &[&str]) {
-        if let Some(bot) = self.0.registry().bots.get_mut(&format!("bot-{bot}")) {
-            bot.roles = roles.iter().map(|role| (*role).to_owned()).collect();
+        let mut registry = self.0.registry();
+        let roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
+        registry.roles.extend(roles.iter().cloned());
+        if let Some(bot) = registry.bots.get_mut(&format!("bot-{bot}")) {
+            bot.roles = roles;
         }
     }
 
@@ -132,9 +137,15 @@ impl Control {
         self.0.faults.allow_output(name);
     }
 
-    /// Locks a user (`bot-NAME`): every authenticated call is refused with a text that holds `message` (wire §g.3).
+    /// Locks a user (`bot-NAME`): every authenticated call is refused without a reason, a join with one that holds
+    /// `message`.
     pub fn lock_user(&self, user: &str, message: &str) {
         self.0.faults.lock(user, message);
+    }
+
+    /// Removes a bot and its user: its certificates are of nobody from then on. Unknown bots are ignored.
+    pub fn remove_bot(&self, bot: &str) {
+        self.0.registry().bots.remove(&format!("bot-{bot}"));
     }
 
     /// Takes a lock back.

@@ -1,7 +1,7 @@
 //! What a stand-in knows: authorities, bots, tokens, resources, sessions; shared by every connection.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock},
     time::{Duration, Instant, SystemTime},
@@ -59,6 +59,8 @@ pub(crate) struct Registry {
     pub tokens: BTreeMap<String, Token>,
     /// By user name.
     pub bots: BTreeMap<String, Bot>,
+    /// Every role that a token or a bot was ever given: what exists, besides [`PRESETS`].
+    pub roles: BTreeSet<String>,
     pub apps: BTreeMap<String, App>,
     pub databases: BTreeMap<String, Database>,
     /// Where the SSH servers of hosts listen, `host:port` by the host's name.
@@ -69,6 +71,16 @@ pub(crate) struct Registry {
     /// Host authorities of leaf clusters, by their names.
     pub leaves: BTreeMap<String, Authority>,
     pub ttl_cap: Duration,
+}
+
+/// Roles that every cluster has.
+const PRESETS: [&str; 3] = ["access", "auditor", "editor"];
+
+impl Registry {
+    /// Whether there is such a role; the role of a bot has the name of its user.
+    pub fn has_role(&self, name: &str) -> bool {
+        PRESETS.contains(&name) || self.roles.contains(name) || self.bots.contains_key(name)
+    }
 }
 
 /// A join token.

@@ -137,8 +137,12 @@ async fn a_generation_mismatch_and_a_lock_say_what_happened_and_what_to_do() {
             false => world.control.set_generation("robot", 7),
         }
         let message = world.fails().await;
-        let words = if lock { "lock targeting User:\"bot-robot\"" } else { "generation mismatch: stored=" };
+        let words =
+            if lock { "access denied: the cluster turns this bot away" } else { "generation mismatch: stored=" };
         assert!(message.contains(words) && message.contains("remove the lock"), "{message}");
+        // After a mismatch the cluster has locked the bot.
+        let again = world.fails().await;
+        assert!(again.contains("access denied: the cluster turns this bot away"), "{again}");
         assert_eq!(world.read("out/tlscert"), before);
     }
 }

@@ -5,11 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{
-    grpc::{Connection, locked},
-    refusal::Refusal,
-    sessions,
-};
+use super::{grpc::Connection, refusal::Refusal, resources::BOT_SESSION, sessions};
 use crate::{
     AuthorityKind,
     options::Release,
@@ -26,16 +22,15 @@ use crate::{
 /// Answers one GenerateUserCerts.
 pub(crate) fn generate(connection: &Arc<Connection>, request: &UserCertsRequest) -> Result<Certs, Refusal> {
     let (state, caller) = (&connection.state, connection.caller()?);
-    if request.username != caller.user {
-        return Err(denied(&format!("user {:?} may not request certificates for {:?}", caller.user, request.username)));
-    }
-    let (ssh_key, tls_key) = keys(request, state.options.release)?;
-    let wanted = system_time(request.expires.as_ref())
-        .filter(|expiry| *expiry > SystemTime::now())
-        .ok_or_else(|| denied("client credentials have expired, please relogin."))?;
     if caller.disallow_reissue {
         return Err(denied("identity is not allowed to reissue certificates"));
     }
+    if request.username != caller.user {
+        return Err(Refusal::AccessDenied("access denied".to_owned()));
+    }
+    let wanted = system_time(request.expires.as_ref())
+        .filter(|expiry| *expiry > SystemTime::now())
+        .ok_or_else(|| denied("client credentials have expired, please relogin."))?;
     let mut not_after = capped(state, wanted);
     let impersonates = request.use_role_requests || !request.role_requests.is_empty();
     let mut grant = if impersonates {
@@ -44,14 +39,17 @@ pub(crate) fn generate(connection: &Arc<Connection>, request: &UserCertsRequest)
         if !caller.renewable {
             not_after = not_after.min(caller.not_after);
         }
+        not_after = not_after.min(SystemTime::now() + BOT_SESSION);
         renewal(connection, caller)?
     };
     route(connection, &mut grant, request, not_after)?;
+    let (ssh_key, tls_key) = keys(request, state.options.release)?;
     let authority = state.authority(AuthorityKind::User, |user| Ok(user.active.clone()))?;
     let ssh = ssh_key.map(|key| grant.sign_ssh(&key, not_after, &authority)).transpose()?;
     let tls = tls_key.map(|key| grant.sign_x509(&key, not_after, &authority)).transpose()?;
     let tls = tls.map(|der| crate::pki::private_key::pem("CERTIFICATE", &der)).unwrap_or_default();
-    let kinds: &[_] = if impersonates { &[AuthorityKind::User] } else { &[AuthorityKind::User, AuthorityKind::Host] };
+    let outputs = impersonates || !caller.renewable;
+    let kinds: &[_] = if outputs { &[AuthorityKind::User] } else { &[AuthorityKind::User, AuthorityKind::Host] };
     let (tls_ca_certs, ssh_ca_certs) = trusted(state, kinds)?;
     let ssh = ssh.map(|certificate| certificate.to_line().into_bytes()).unwrap_or_default();
     Ok(Certs { ssh, tls: tls.into_bytes(), tls_ca_certs, ssh_ca_certs })
@@ -104,14 +102,14 @@ fn impersonation(connection: &Connection, caller: &Caller, request: &UserCertsRe
     let registry = connection.state.registry();
     let allowed = registry.bots.get(&caller.user).map(|bot| bot.roles.as_slice()).unwrap_or_default();
     if request.role_requests.is_empty() {
-        return Err(Refusal::BadParameter("at least one role must be requested".to_owned()));
+        return Err(Refusal::BadParameter("at least one role request is required".to_owned()));
+    }
+    if let Some(role) = request.role_requests.iter().find(|role| !registry.has_role(role)) {
+        return Err(Refusal::NotFound(format!("role {role} is not found")));
     }
     if !request.role_requests.iter().all(|role| allowed.contains(role)) {
-        let roles = request.role_requests.join(" ");
-        return Err(Refusal::AccessDenied(format!(
-            "user {:?} has requested role impersonation for [{roles}]",
-            caller.user
-        )));
+        let roles = request.role_requests.iter().map(|role| format!("{role:?}")).collect::<Vec<_>>().join(" ");
+        return Err(denied_plainly(format!("user {:?} has requested role impersonation for [{roles}]", caller.user)));
     }
     Ok(Grant {
         roles: request.role_requests.clone(),
@@ -136,17 +134,15 @@ fn renewal(connection: &Connection, caller: &Caller) -> Result<Grant, Refusal> {
     let presented = caller.generation;
     if bot.generation != presented {
         let numbers = format!("stored={}, presented={presented}", bot.generation);
-        return Err(match state.options.release.is_modern() {
-            false => denied_plainly(format!("renewable cert generation mismatch: {numbers}")),
-            true => {
-                let whose = format!("{}/{}", bot.name, bot.instance);
-                state.faults.lock(&caller.user, &format!("the bot instance {whose} presented an old certificate"));
-                denied_plainly(format!("renewable cert generation mismatch for bot {whose}: {numbers}"))
-            }
-        });
-    }
-    if let Some(message) = state.faults.lock_on(&caller.user) {
-        return Err(locked(&caller.user, &message));
+        let (whose, owner) = match state.options.release.is_modern() {
+            false => (String::new(), format!("user {:?}", caller.user)),
+            true => (format!(" for bot {}/{}", bot.name, bot.instance), format!("{}/{}", bot.name, bot.instance)),
+        };
+        let lock = format!(
+            "The bot {owner} has been locked due to a certificate generation mismatch, possibly indicating a stolen certificate."
+        );
+        state.faults.lock(&caller.user, &lock);
+        return Err(denied_plainly(format!("renewable cert generation mismatch{whose}: {numbers}")));
     }
     bot.generation += 1;
     Ok(Grant { generation: Some(bot.generation), ..grant })
@@ -183,8 +179,20 @@ fn route(
         }
         grant.leaf.clone_from(to);
     }
+    if grant.leaf.is_empty() && !request.kubernetes_cluster.is_empty() {
+        return Err(Refusal::BadParameter(format!(
+            "kubernetes cluster {:?} is not registered in this teleport cluster; you can list registered kubernetes clusters using 'tsh kube ls'",
+            request.kubernetes_cluster
+        )));
+    }
     if let Some(database) = request.route_to_database.as_ref().filter(|route| !route.service_name.is_empty()) {
         refuse_output(state, "database", &database.service_name)?;
+        if database.protocol == "mongodb" && database.username.is_empty() {
+            return Err(Refusal::BadParameter(format!(
+                "must provide database user name to generate certificate for database {:?}",
+                database.service_name
+            )));
+        }
         grant.database = Some(DatabaseGrant {
             service: database.service_name.clone(),
             protocol: database.protocol.clone(),

@@ -46,7 +46,7 @@ pub(crate) async fn serve(connection: Arc<Connection>, request: Request<Incoming
 async fn auth(connection: &Connection, path: &str, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
     let name = &connection.state.options.cluster_name;
     match (request.method(), path) {
-        (&Method::POST, "/v2/tokens/register") => join(connection, request).await,
+        (&Method::POST, "/v1/tokens/register" | "/v2/tokens/register") => join(connection, request).await,
         (&Method::GET, kind)
             if kind.starts_with("/v2/authorities/") && connection.state.options.release == Release::V12 =>
         {
@@ -76,7 +76,7 @@ async fn auth(connection: &Connection, path: &str, request: Request<Incoming>) -
             "metadata": { "name": "cluster-name", "namespace": "default" },
             "spec": { "cluster_name": name, "cluster_id": connection.state.cluster_id },
         }))),
-        _ => Err(Refusal::NotFound(format!("path {path} not found"))),
+        _ => Ok(json::not_found()),
     }
 }
 
@@ -124,20 +124,44 @@ async fn proxy(connection: &Connection, path: &str, request: Request<Incoming>) 
             Access::Nowhere => json::text(StatusCode::NOT_FOUND, "Not Found\n"),
         });
     }
+    if let Some(place) = launcher(connection, &request) {
+        return Ok(json::found(&place, request.method()));
+    }
     match (request.method(), path.strip_prefix("/v1").unwrap_or(path)) {
         (&Method::GET, "/webapi/find") => Ok(compact(&discovery(connection, false))),
-        (&Method::GET, ping) if ping == "/webapi/ping" || ping.starts_with("/webapi/ping/") => {
-            Ok(compact(&discovery(connection, true)))
+        (&Method::GET, "/webapi/ping") => Ok(compact(&discovery(connection, true))),
+        (&Method::GET, "/webapi/ping/local") => {
+            let mut found = discovery(connection, true);
+            found["auth"]["local"]["name"] = "local".into();
+            Ok(compact(&found))
+        }
+        (&Method::GET, ping) if ping.starts_with("/webapi/ping/") => {
+            let name = ping.trim_start_matches("/webapi/ping/");
+            Err(Refusal::BadParameter(format!("invalid connector name: {name}; valid options: ")))
         }
         (&Method::GET, "/webapi/connectionupgrade") => upgrade::answer(connection, request),
         (&Method::POST, "/webapi/host/credentials") => join(connection, request).await,
-        (_, other) if other.starts_with("/webapi/") => Err(Refusal::NotFound(format!("path {other} not found"))),
-        _ => Ok(json::found("/web/login")),
+        (&Method::GET, "/") => Ok(json::found("/web", request.method())),
+        // One page for every path: the script in it does the rest.
+        (&Method::GET, page) if page == "/web" || page.starts_with("/web/") => Ok(json::page("<!doctype html>\n")),
+        _ => Ok(json::not_found()),
     }
+}
+
+/// Where the proxy sends those who come under the name of an application, or under any that is not its own.
+fn launcher(connection: &Connection, request: &Request<Incoming>) -> Option<String> {
+    let host = request.uri().authority().map(|authority| authority.as_str());
+    let host = host.or_else(|| request.headers().get(header::HOST)?.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
+    let own = name.is_empty() || name == "localhost" || name.parse::<std::net::IpAddr>().is_ok();
+    let path: String = url::form_urlencoded::byte_serialize(request.uri().path().as_bytes()).collect();
+    (!own).then(|| format!("https://{}/web/launch/{name}?path={path}", connection.state.proxy_address()))
 }
 
 #[derive(Deserialize)]
 struct JoinJson {
+    #[serde(default, rename = "hostID")]
+    host_id: String,
     #[serde(default)]
     node_name: String,
     #[serde(default)]
@@ -162,10 +186,11 @@ async fn join(connection: &Connection, request: Request<Incoming>) -> Result<Res
     }
     let body = request.into_body().collect().await.map_err(|_| invalid())?.to_bytes();
     let given: JoinJson =
-        serde_json::from_slice(&body).map_err(|error| Refusal::BadParameter(format!("invalid request: {error}")))?;
+        serde_json::from_slice(&body).map_err(|error| Refusal::BadParameter(format!("request: {error}")))?;
     let bytes = |field: Option<String>| STANDARD.decode(field.unwrap_or_default()).map_err(|_| invalid());
     let expires = given.expires.map(|text| text.parse::<prost_types::Timestamp>()).transpose();
     let request = RegisterUsingTokenRequest {
+        host_id: given.host_id,
         node_name: given.node_name,
         role: given.role,
         token: given.token,

@@ -4,7 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 
-use super::{certificates, grpc::Connection, refusal::Refusal};
+use super::{
+    certificates,
+    grpc::{Connection, locked},
+    refusal::Refusal,
+    resources::BOT_SESSION,
+};
 use crate::{
     evidence::{Allow, rules},
     pki::{issue::Grant, public_key::PublicKey, ssh},
@@ -78,6 +83,10 @@ pub(crate) fn redeem(connection: &Connection, application: &Application<'_>) -> 
         let caller = connection.caller.as_ref().filter(|caller| caller.user == user);
         bot.instance = caller.and_then(|caller| caller.bot_instance.clone()).unwrap_or_else(uuid);
         bot.roles.clone_from(&token.roles);
+        // Only now: the join of a locked bot spends its first generation (seen of version 15).
+        if let Some(message) = state.faults.lock_on(&user) {
+            return Err(locked(&user, &message));
+        }
         let grant = Grant {
             roles: vec![user.clone()],
             user,
@@ -91,7 +100,7 @@ pub(crate) fn redeem(connection: &Connection, application: &Application<'_>) -> 
         grant
     };
     let wanted = application.expires.unwrap_or_else(|| SystemTime::now() + DEFAULT_LIFE);
-    let not_after = certificates::capped(state, wanted);
+    let not_after = certificates::capped(state, wanted).min(SystemTime::now() + BOT_SESSION);
     let authority = state.authority(crate::AuthorityKind::User, |user| Ok(user.active.clone()))?;
     Ok(Admission {
         ssh: grant.sign_ssh(&application.ssh_key, not_after, &authority)?,
@@ -119,7 +128,7 @@ fn check_token(connection: &Connection, application: &Application<'_>) -> Result
     }
     if application.role != "Bot" {
         return Err(Refusal::BadParameter(format!(
-            "node \"\" can not join the cluster, the token does not allow {:?} role",
+            "node \"\" [] can not join the cluster, the token does not allow {:?} role",
             application.role
         )));
     }
@@ -135,6 +144,9 @@ fn check_proof(connection: &Connection, token: &Token, application: &Application
             let wrong = given.is_some_and(|given| token.secret.as_deref().is_some_and(|secret| secret != given));
             return if wrong { Err(expired(application.role)) } else { Ok(()) };
         }
+        (Allow::IdToken(rules), Proof::IdToken("")) => {
+            return Err(Refusal::BadParameter(rules::no_id_token(&rules.method)));
+        }
         (Allow::IdToken(rules), Proof::IdToken(jwt)) => {
             rules::check_id_token(jwt, &options.platforms, rules, &options.cluster_name)
         }
@@ -146,16 +158,21 @@ fn check_proof(connection: &Connection, token: &Token, application: &Application
         (Allow::Iam(rules), Proof::Iam { challenge, request }) => {
             rules::check_iam(request, challenge, &options.platforms, rules)
         }
+        (_, Proof::Azure { .. }) => return Err(unsupported("Azure")),
+        (_, Proof::Iam { .. }) => return Err(unsupported("IAM")),
         (other, _) => {
+            let method = other.method();
             return Err(Refusal::AccessDenied(format!(
-                "this token is only valid for the {} join method but the node has connected to the wrong endpoint, \
-                 please ensure your node is configured to use the {} join method",
-                other.method(),
-                other.method()
+                "this token is only valid for the {method} join method but the node has connected to the wrong endpoint, \
+                 make sure your node is configured to use the {method} join method"
             )));
         }
     };
     checked.map_err(|error| Refusal::AccessDenied(format!("{error:#}")))
+}
+
+fn unsupported(method: &str) -> Refusal {
+    Refusal::AccessDenied(format!("this token does not support the {method} join method"))
 }
 
 fn expired(role: &str) -> Refusal {

@@ -15,7 +15,7 @@ use super::{
     refusal::Refusal,
 };
 use crate::{
-    AuthorityKind,
+    AuthorityKind, Release,
     pki::{private_key::pem, public_key::PublicKey},
     wire::{
         proto::{
@@ -54,7 +54,8 @@ impl Legacy for JoinApi {
         let connection = self.0.clone();
         Ok(Response::new(challenged(requests.into_inner(), move |challenge, request| {
             let proof = Proof::Iam { challenge, request: &request.sts_identity_request };
-            admit(&connection, &request.register_using_token_request.unwrap_or_default(), proof)
+            let admitted = admit(&connection, &request.register_using_token_request.unwrap_or_default(), proof);
+            admitted.map_err(|refusal| relayed(&connection, refusal))
         })))
     }
 
@@ -104,6 +105,9 @@ fn admit(connection: &Connection, request: &RegisterUsingTokenRequest, proof: Pr
     if request.token.is_empty() {
         return Err(Refusal::BadParameter("missing parameter Token".to_owned()));
     }
+    if request.role != "Bot" && request.host_id.is_empty() {
+        return Err(Refusal::BadParameter("missing parameter HostID".to_owned()));
+    }
     if !join::knows(connection, &request.token) {
         // The token is looked at before the keys.
         let (role, node) = (&request.role, &request.node_name);
@@ -128,6 +132,17 @@ fn admit(connection: &Connection, request: &RegisterUsingTokenRequest, proof: Pr
         tls_ca_certs,
         ssh_ca_certs,
     })
+}
+
+/// A proxy of version 12 hides what auth said in a text (seen).
+fn relayed(connection: &Connection, refusal: Refusal) -> Refusal {
+    match (connection.port, connection.state.options.release) {
+        ("proxy", Release::V12) => {
+            let status = refusal.status();
+            Refusal::Internal(format!("rpc error: code = {:?} desc = {}", status.code(), status.message()))
+        }
+        _ => refusal,
+    }
 }
 
 /// Challenge, one request, certificates: within a minute (wire §c.1).

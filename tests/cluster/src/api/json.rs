@@ -30,11 +30,35 @@ pub(crate) fn indented(code: StatusCode, value: &impl Serialize) -> Response<Bod
     }
 }
 
-/// A redirection without a body, of no type: what gRPC clients stumble over first (recorded).
-pub(crate) fn found(location: &'static str) -> Response<Body> {
-    let mut response = answer(StatusCode::FOUND, Vec::new());
-    response.headers_mut().insert(header::LOCATION, header::HeaderValue::from_static(location));
-    response.headers_mut().remove(header::CONTENT_TYPE);
+/// A redirection. Only a browser's GET gets a text with it: without one the answer has no type, which is what gRPC
+/// clients stumble over first (recorded).
+pub(crate) fn found(location: &str, method: &http::Method) -> Response<Body> {
+    let text =
+        if method == http::Method::GET { format!("<a href=\"{location}\">Found</a>.\n\n") } else { String::new() };
+    let mut response = page(&text);
+    *response.status_mut() = StatusCode::FOUND;
+    if text.is_empty() {
+        response.headers_mut().remove(header::CONTENT_TYPE);
+    }
+    if let Ok(location) = header::HeaderValue::from_str(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// A page of the web interface.
+pub(crate) fn page(html: &str) -> Response<Body> {
+    let mut response = answer(StatusCode::OK, html.as_bytes().to_vec());
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/html; charset=utf-8"));
+    response
+}
+
+/// Where no service is: the router's own answer.
+pub(crate) fn not_found() -> Response<Body> {
+    let mut response = text(StatusCode::NOT_FOUND, "404 page not found\n");
+    for name in [header::CACHE_CONTROL, header::EXPIRES, header::PRAGMA] {
+        response.headers_mut().remove(name);
+    }
     response
 }
 

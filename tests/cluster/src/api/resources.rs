@@ -23,6 +23,9 @@ pub(crate) const ZERO_TIME: Timestamp = Timestamp { seconds: -62_135_596_800, na
 /// Servers announce themselves for ten minutes at a time (recorded).
 const ANNOUNCED_FOR: Duration = Duration::from_secs(600);
 
+/// The longest life of a certificate with the role of a bot (recorded).
+pub(crate) const BOT_SESSION: Duration = Duration::from_secs(12 * 3600);
+
 /// The old server keys stay trusted so long (recorded: 30 hours in nanoseconds).
 const GRACE: i64 = 108_000_000_000_000;
 
@@ -115,7 +118,9 @@ pub(crate) fn bot_role(state: &State, user: &str) -> Result<types::RoleV6, Refus
             ..types::Metadata::default()
         }),
         spec: Some(types::RoleSpecV6 {
-            options: Some(types::RoleOptions { max_session_ttl: 12 * 3600 * 1_000_000_000 }),
+            options: Some(types::RoleOptions {
+                max_session_ttl: i64::try_from(BOT_SESSION.as_nanos()).unwrap_or(i64::MAX),
+            }),
             allow: Some(types::RoleConditions {
                 namespaces: namespaces.clone(),
                 rules: vec![rules],

@@ -8,7 +8,7 @@ use crate::{
     state::State,
 };
 
-/// Records a connection under the name of its protocol and applies faults and locks. A connection has no answer:
+/// Records a connection under the name of its protocol and applies faults. A connection has no answer:
 /// [`Fault::LoseAnswer`] and [`Fault::Hostile`] cut it.
 pub(crate) async fn admit(state: &Arc<State>, method: &str, user: &str) -> Result<(), Refusal> {
     let (method, peer) = (method.to_owned(), user.to_owned());
@@ -22,6 +22,12 @@ pub(crate) async fn admit(state: &Arc<State>, method: &str, user: &str) -> Resul
             Fault::Cut | Fault::LoseAnswer | Fault::Hostile(_) => return Err(Refusal::Cut),
         }
     }
+    Ok(())
+}
+
+/// The same for a session of a user, whom locks concern; a tunnel is opened for anybody and leaves it to auth.
+pub(crate) async fn admit_user(state: &Arc<State>, method: &str, user: &str) -> Result<(), Refusal> {
+    admit(state, method, user).await?;
     match state.faults.lock_on(user) {
         Some(message) => Err(locked(user, &message)),
         None => Ok(()),

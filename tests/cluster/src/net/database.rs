@@ -86,7 +86,7 @@ pub(super) struct Route {
 
 /// Whether the certificate's database is there and open to it, past faults.
 pub(super) async fn admit(state: &Arc<State>, caller: &Caller, protocol: &str) -> Result<Route, Refusal> {
-    admission::admit(state, protocol, &caller.user).await?;
+    admission::admit_user(state, protocol, &caller.user).await?;
     let grant = caller.database.clone().unwrap_or_default();
     let name = &grant.service;
     if state.faults.denies(name) {

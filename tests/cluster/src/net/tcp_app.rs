@@ -15,7 +15,7 @@ use crate::{
 /// Serves one connection; whatever is wrong closes it.
 pub(crate) async fn serve(state: &Arc<State>, mut stream: Stream, caller: Option<Caller>) -> Result<()> {
     let caller = caller.context("no client certificate")?;
-    admission::admit(state, "teleport-tcp", &caller.user).await?;
+    admission::admit_user(state, "teleport-tcp", &caller.user).await?;
     let name = caller.app_name.as_deref().context("the certificate is not for an application")?;
     ensure!(!state.faults.denies(name), "application `{name}` is denied");
     let session = caller.app_session.as_deref().unwrap_or_default();

@@ -5,5 +5,6 @@ mod client;
 mod faults;
 mod paths;
 pub(crate) mod recorded;
+mod refusals;
 mod routes;
 mod shapes;

@@ -121,11 +121,6 @@ async fn discovery_has_the_recorded_keys() {
         let (ours, recorded) = (keys(&answer, ""), keys(&recorded::json(file), ""));
         assert_eq!(ours, recorded, "{file}");
     }
-    let stand_in = stand_in(Release::V15).await;
-    let port = stand_in.proxy_addr().port();
-    let proxy = http(&web_root(&stand_in), "localhost", port);
-    let login = proxy.get(format!("https://localhost:{port}/elsewhere")).send().await.unwrap();
-    assert_eq!((login.status().as_u16(), &login.headers()["location"]), (302, &"/web/login".parse().unwrap()));
 }
 
 #[tokio::test]
