@@ -110,6 +110,8 @@ impl ProxyClient {
         while stream.get_ref().1.tls13_tickets_received() == 0 && started.elapsed() < PEEK {
             match tokio::time::timeout(LOOK, stream.read(&mut byte)).await {
                 Err(_) => {}
+                // Let in, and then the service was not there: that is between it and its clients.
+                Ok(_) if stream.get_ref().1.tls13_tickets_received() > 0 => break,
                 Ok(Ok(0)) => {
                     let message = format!("{} closed the connection", self.route);
                     return Err(Failure::new(FailureKind::Unavailable, message));

@@ -148,6 +148,23 @@ async fn the_port_accepts_only_once_the_way_is_usable() {
     TcpStream::connect(address).await.unwrap();
 }
 
+/// The proxy lets the bot in, and then has nowhere to lead it: who connects is told so, in a protocol that can.
+#[tokio::test]
+async fn a_service_that_is_away_keeps_no_port_closed() {
+    for service in [Service::Left, Service::Closed] {
+        let proxy = Proxy::start().await;
+        proxy.set(service);
+        let files = Arc::new(Files::default());
+        files.put(proxy.certificate("alice", &[(&[2, 1], "example"), (&[2, 2], "mysql")], HOUR));
+        let settings = proxy.settings(Target::Database("example".into()), Mode::Authenticated, &files);
+        let tunnel = soon(tokio::spawn(run(settings))).await.unwrap();
+        let words = rest(&mut tunnel.connect().await).await;
+        assert!(String::from_utf8_lossy(&words).contains("tbot: "), "{words:?}");
+        proxy.set(Service::Echo);
+        hear(&mut tunnel.connect().await, b"hello").await;
+    }
+}
+
 #[tokio::test]
 async fn what_waiting_cannot_mend_is_said_at_once() {
     let proxy = Proxy::start().await;
