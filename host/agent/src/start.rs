@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::{Config, Mistakes};
 use identity::{IDENTITY_SERVICE, SystemClock, Unmonitored};
@@ -14,6 +15,9 @@ use crate::flags::{Flags, Start};
 use crate::signals::Signals;
 use crate::wiring;
 
+/// What is being written when the agent ends has this long: a set is a dozen files on a slow disk.
+const LAST_SWITCH: Duration = Duration::from_secs(5);
+
 /// Runs until a signal, or in one-shot mode until everything was renewed once.
 pub(crate) fn start(flags: &Flags, start: &Start) -> Result<(), String> {
     let config = wiring::configuration(flags, start).map_err(|mistakes| mistakes.to_string())?;
@@ -21,8 +25,11 @@ pub(crate) fn start(flags: &Flags, start: &Start) -> Result<(), String> {
     for flag in flags.traces.given() {
         warn!(target: "TBOT", "{flag} has no effect in this build.");
     }
-    let _pid_file = start.pid_file.as_deref().map(PidFile::write).transpose()?;
-    runtime()?.block_on(run(config))
+    let runtime = runtime()?;
+    let ended = runtime.block_on(run(config, start.pid_file.as_deref()));
+    // A switch of files goes on to its end, but a file system that hangs does not keep the process.
+    runtime.shutdown_timeout(LAST_SWITCH);
+    ended
 }
 
 /// Where everything asynchronous runs.
@@ -32,7 +39,7 @@ pub(crate) fn runtime() -> Result<Runtime, String> {
     built.map_err(|e| format!("the runtime cannot be started: {e}"))
 }
 
-async fn run(config: Config) -> Result<(), String> {
+async fn run(config: Config, pid_file: Option<&Path>) -> Result<(), String> {
     let signals = Signals::install().map_err(|e| format!("signals cannot be handled: {e}"))?;
     let reload = Reload::new();
     let shutdown = signals.shutdown(reload.clone());
@@ -52,6 +59,7 @@ async fn run(config: Config) -> Result<(), String> {
     }
     if config.oneshot {
         let (bot, _lock) = wiring::bot(config, parts, clock, Arc::new(Unmonitored)).await?;
+        let _pid_file = pid_file.map(PidFile::write).transpose()?;
         return bot.oneshot(shutdown).await.map_err(|all| list(&all));
     }
     let outputs = parts.outputs.iter().map(|output| (output.name().to_owned(), output.settings().kind.clone()));
@@ -59,6 +67,8 @@ async fn run(config: Config) -> Result<(), String> {
     let services = Services::new(outputs.chain([own]), clock.clone());
     let diagnostics = config.diag_addr.clone();
     let (bot, _lock) = wiring::bot(config, parts, clock, Arc::new(services.clone())).await?;
+    // Only now: without the lock it may be that of another agent.
+    let _pid_file = pid_file.map(PidFile::write).transpose()?;
     if let Some(address) = diagnostics {
         info!(target: "TBOT", "diag_addr configured, diagnostics service will be started.");
         let bound = Diagnostics::bind(&address, services).await;

@@ -16,12 +16,14 @@ use crate::bot_identity::{BotIdentity, BotSettings};
 use crate::heartbeat::{keep_heartbeat, last_heartbeat};
 use crate::keys::KeyMaker;
 use crate::output::OutputJob;
-use crate::schedule::{go_duration, renew_after, retry_after, sleep};
+use crate::schedule::{go_duration, pace, renew_after, retry_after, sleep};
 
 /// Rotation steps of one change come in bursts: collect them this long (wire §f.9).
 const ROTATION_DEBOUNCE: Duration = Duration::from_secs(10);
 /// Pause before the watch is opened again (wire §f.9).
 const WATCH_RETRY: Duration = Duration::from_secs(2);
+/// A hook that is owed waits this long for a cluster after a start, to run once for the set in place and the next.
+const HOOK_PATIENCE: Duration = Duration::from_secs(30);
 /// A key for the next generation is made this long before it is needed.
 const KEY_LEAD: Duration = Duration::from_secs(10);
 /// A shutdown waits this long for an identity on its way to the disk: longer than any single call to the cluster takes.
@@ -203,15 +205,15 @@ async fn keep_identity(
                 info!(target: "TBOT", "Renewed bot identity. Next bot identity renewal in approximately {}.", go_duration(wait));
                 wait
             }
-            Err(failure) if identity.current().is_none() && failure.kind != FailureKind::Unavailable => return failure,
+            Err(failure) if failure.kind != FailureKind::Unavailable && identity.is_hopeless().await => return failure,
             Err(failure) => {
                 let attempt = trouble.meet("bot identity", &failure);
-                let soon = retry_after(FailureKind::Unavailable, attempt, settings.interval);
+                let longest = pace(settings.interval, expires.since(now));
                 match failure.kind {
-                    FailureKind::AnswerLost => identity.patience().max(soon),
-                    // A disk that is full again soon must not cost the identity.
-                    FailureKind::Storage => soon,
-                    kind => retry_after(kind, attempt, settings.interval),
+                    FailureKind::AnswerLost => {
+                        identity.patience().max(retry_after(FailureKind::Unavailable, attempt, longest))
+                    }
+                    kind => retry_after(kind, attempt, longest),
                 }
             }
         };
@@ -234,7 +236,15 @@ async fn keep_output(
     let mut ready = None;
     // What is in place and until when; the hook is tried again without a new certificate.
     let mut fresh: Option<(Timestamp, Timestamp)> = None;
+    let mut good_until = Timestamp(0);
     let mut owed = output.owes_hook().await;
+    if owed && tokio::time::timeout(HOOK_PATIENCE, sessions.wait_for(Option::is_some)).await.is_err() {
+        // The set in place may be one that nobody was told of, and nobody knows when there will be another.
+        match output.run_hook().await {
+            Ok(()) => owed = false,
+            Err(failure) => drop(trouble.meet(&name, &failure)),
+        }
+    }
     loop {
         let Ok(session) = sessions.wait_for(Option::is_some).await.map(|session| session.clone()) else { return };
         let Some(session) = session else { continue };
@@ -264,12 +274,13 @@ async fn keep_output(
         owed &= hooked.is_err();
         let now = clock.now();
         let planned = renewed.as_ref().map(|expires| match fresh {
-            Some((due, known)) if known == *expires && now < due => due.since(now),
+            Some((due, known)) if known == *expires && now < due => due.since(now).min(output.interval()),
             _ => renew_after(output.interval(), now, *expires),
         });
         fresh = planned.as_ref().ok().zip(renewed.as_ref().ok()).map(|(wait, expires)| (now.plus(*wait), *expires));
         let planned = planned.unwrap_or(output.interval());
         let failed = renewed.is_err();
+        good_until = renewed.as_ref().copied().unwrap_or(good_until);
         let result = renewed.and_then(|expires| hooked.map(|()| expires));
         monitor.tried(output.name(), begin.elapsed(), result.as_ref().map(|expires| *expires));
         let wait = match result {
@@ -279,7 +290,7 @@ async fn keep_output(
             }
             Err(failure) => {
                 let attempt = trouble.meet(&name, &failure);
-                retry_after(failure.kind, attempt, output.interval()).min(planned)
+                retry_after(failure.kind, attempt, pace(output.interval(), good_until.since(now))).min(planned)
             }
         };
         let ahead = async {

@@ -12,6 +12,8 @@ use tokio::sync::Mutex;
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
+use crate::schedule::go_duration;
+
 /// Reads the token's value when it is needed; `None` where the configuration names none.
 pub type TokenSource = Arc<dyn Fn() -> Result<Option<Zeroizing<String>>, Failure> + Send + Sync>;
 
@@ -86,6 +88,11 @@ impl BotIdentity {
 
     pub(crate) fn current(&self) -> Option<&Arc<Identity>> {
         self.current.as_ref()
+    }
+
+    /// Is there no identity, not even one that waits for the disk? The token of that one is spent: nobody else can have it.
+    pub(crate) async fn is_hopeless(&self) -> bool {
+        self.current.is_none() && self.unsaved.lock().await.is_none()
     }
 
     /// Waits until no identity is between the cluster's answer and the disk. Tasks may be ended only then.
@@ -295,6 +302,9 @@ impl BotIdentity {
             let identity = Identity::new(key, certificates, clock.now()).map_err(|e| {
                 Failure::new(unusable, format!("the identity that the cluster issued cannot be used: {e}"))
             })?;
+            if clock.now() < identity.tls.after {
+                warn!(target: "TBOT", "This machine's clock is behind the cluster's by {} or more: set it.", go_duration(identity.tls.after.since(clock.now())));
+            }
             *slot = Some(Unsaved { identity: Arc::new(identity), token_hash });
             save(store, slot).await
         });

@@ -60,13 +60,15 @@ async fn command(argv: &[String], timeout: Duration, output: &str, directory: Op
     // What it prints goes to the agent's own stderr: nothing of ours is on stdout.
     command.stdin(Stdio::null()).stdout(std::io::stderr()).process_group(0).kill_on_drop(true);
     let mut child = command.spawn().map_err(|e| format!("`{program}` cannot be run: {e}"))?;
-    let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
     let status = match tokio::time::timeout(timeout, child.wait()).await {
-        Ok(ended) => ended.map_err(|e| format!("`{program}`: {e}"))?,
+        Ok(ended) => {
+            // What it has started and left running is meant to stay.
+            group.0 = None;
+            ended.map_err(|e| format!("`{program}`: {e}"))?
+        }
         Err(_) => {
-            if let Some(Err(e)) = group.map(|group| kill_process_group(group, Signal::KILL)) {
-                debug!(target: "TBOT", error = %e, "The hook's processes cannot be killed.");
-            }
+            drop(group);
             let _ = child.wait().await;
             return Err(format!(
                 "`{program}` did not end within {} s and was killed: raise `timeout`",
@@ -75,6 +77,17 @@ async fn command(argv: &[String], timeout: Duration, output: &str, directory: Op
         }
     };
     if status.success() { Ok(()) } else { Err(format!("`{program}` ended with {status}")) }
+}
+
+/// The processes of a hook that has not ended. They do not outlive its wait: the next start runs it again.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(Err(e)) = self.0.map(|group| kill_process_group(group, Signal::KILL)) {
+            debug!(target: "TBOT", error = %e, "The hook's processes cannot be killed.");
+        }
+    }
 }
 
 fn send(pid_file: &std::path::Path, signal: Signal) -> Result<(), String> {
@@ -120,22 +133,39 @@ mod tests {
         assert!(missing.run("app", None).await.unwrap_err().message.contains("cannot be run"));
         let folder = tempfile::tempdir().unwrap();
         let pid = folder.path().join("pid");
-        let script = format!("sleep 600 & echo $! > {}; wait", pid.display());
-        let failure = shell(&script, Duration::from_secs(1)).run("app", None).await.unwrap_err();
+        let failure = shell(&leaves_a_child(&pid), Duration::from_secs(1)).run("app", None).await.unwrap_err();
         assert!(failure.message.contains("did not end within 1 s"), "{failure}");
-        let grandchild = std::fs::read_to_string(pid).unwrap();
-        // A killed process that nobody has waited for yet is a zombie.
-        let ended = || {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", grandchild.trim()));
-            stat.map_or(true, |stat| stat.contains(") Z ") || stat.contains(") X "))
-        };
+        ended(&pid).await;
+    }
+
+    #[tokio::test]
+    async fn what_the_end_of_the_agent_interrupts_leaves_no_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let pid = folder.path().join("pid");
+        let hook = shell(&leaves_a_child(&pid), Duration::from_secs(600));
+        let running = tokio::spawn(async move { hook.run("app", None).await });
+        while std::fs::read_to_string(&pid).unwrap_or_default().trim().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        running.abort();
+        ended(&pid).await;
+    }
+
+    fn leaves_a_child(pid: &std::path::Path) -> String {
+        format!("sleep 600 & echo $! > {}; wait", pid.display())
+    }
+
+    /// Waits until the process that the file names has ended. A killed process that nobody has waited for yet is a zombie.
+    async fn ended(pid: &std::path::Path) {
+        let id = std::fs::read_to_string(pid).unwrap();
         for _ in 0..1000 {
-            if ended() {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.trim()));
+            if stat.map_or(true, |stat| stat.contains(") Z ") || stat.contains(") X ")) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("the grandchild {grandchild} lives on");
+        panic!("the grandchild {id} lives on");
     }
 
     #[tokio::test]

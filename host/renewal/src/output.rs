@@ -10,9 +10,13 @@ use identity::{
     Output, OutputFile, OutputPlan, PrivateKey, PublicKey, RelativePath, Session, Target, Timestamp, assemble,
     verify_chain, verify_written,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::hook::Hook;
+use crate::schedule::{go_duration, sleep};
+
+/// How far this machine's clock may be behind before it is called wrong: what Kerberos grants. Clusters date certificates back by a minute.
+const LONGEST_SKEW: Duration = Duration::from_secs(300);
 
 /// What the configuration says of one output.
 pub struct OutputSettings {
@@ -177,6 +181,7 @@ impl OutputJob {
         };
         let issued = session.issue(&order).await?;
         let authorities = session.authorities().await?;
+        self.await_validity(&issued, clock).await;
         check(&issued, key.public_key(), &session.info().name, &authorities, clock.now())?;
         let material = Material {
             cluster: session.info().name.clone(),
@@ -194,6 +199,17 @@ impl OutputJob {
         self.log_target();
         info!(target: "TBOT", output = %self.description(), "Generated output.");
         material.expires().ok_or_else(nothing_issued)
+    }
+
+    /// Waits until what was issued is valid by this machine's clock too, where that is a little behind the cluster's: nobody here would accept
+    /// it before. Whoever is further behind hears of it from [`check`].
+    async fn await_validity(&self, issued: &Issued, clock: &dyn Clock) {
+        let begins = [issued.tls.as_ref().map(|tls| tls.after), issued.ssh.as_ref().map(|ssh| ssh.after)];
+        let early = begins.into_iter().flatten().max().map_or(Duration::ZERO, |after| after.since(clock.now()));
+        if !early.is_zero() && early <= LONGEST_SKEW {
+            warn!(target: "TBOT", output = %self.description(), "This machine's clock is behind the cluster's: waiting {} until the certificate is valid here, set the clock.", go_duration(early));
+            sleep(clock, early).await;
+        }
     }
 
     /// Is there a set in place whose hook may not have run? Nobody knows after a start: the agent may have been killed before it did.

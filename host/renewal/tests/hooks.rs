@@ -130,6 +130,18 @@ async fn after_a_start_the_hook_runs_for_the_set_in_place_even_where_nothing_can
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_start_the_hook_waits_a_little_for_the_cluster_and_not_for_ever() {
+    let world = World::new();
+    world.run(60).await;
+    world.cluster.state().connect = Some(Failure::new(FailureKind::Unavailable, "away"));
+    let mut child = sleeper(&world.pid_file());
+    world.run(25).await;
+    assert!(child.try_wait().unwrap().is_none(), "it may still run once for both sets");
+    world.run(60).await;
+    assert!(!child.wait().unwrap().success(), "the hook did not run");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_one_shot_run_reports_a_hook_that_failed() {
     let world = World::new();
     let failed = world.bot().await.oneshot(std::future::pending()).await.unwrap_err();

@@ -305,3 +305,81 @@ async fn heartbeats_come_at_the_start_and_every_half_hour_whether_they_arrive_or
     assert!(last.len() == 1 && last[0].one_shot);
     assert_eq!(last[0].services[0].health, identity::Health::Healthy);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_output_that_failed_is_tried_with_a_new_identity_at_once() {
+    let world = Arc::new(World::new(1));
+    world.cluster.state().issue.insert("a".into(), failure(FailureKind::Denied).unwrap());
+    let mended = world.clone();
+    let weather = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        mended.cluster.state().issue.clear();
+    });
+    let mut bot = world.bot(&["a"]).await;
+    bot.settings.interval = Duration::from_secs(300);
+    bot.run(Reload::new(), tokio::time::sleep(Duration::from_secs(400))).await.unwrap();
+    weather.await.unwrap();
+    assert_eq!(world.places[0].writes(), 1, "its own interval is three times as long");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_with_a_new_identity_takes_up_a_new_token() {
+    let world = Arc::new(World::new(0));
+    let locked = world.clone();
+    let operator = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        locked.cluster.state().connect = failure(FailureKind::Revoked);
+        tokio::time::sleep(INTERVAL).await;
+        *locked.token.lock().unwrap() = "token-2".into();
+    });
+    world.run(&[], 3700).await.unwrap();
+    operator.await.unwrap();
+    assert_eq!(world.cluster.count("join"), 2, "{:?}", world.log());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_identity_waits_for_the_disk_since_its_token_is_spent() {
+    let world = Arc::new(World::new(0));
+    *world.store.refuse.lock().unwrap() = failure(FailureKind::Storage);
+    let full = world.clone();
+    let disk = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        *full.store.refuse.lock().unwrap() = None;
+    });
+    world.run(&[], 1100).await.unwrap();
+    disk.await.unwrap();
+    assert_eq!(world.log(), ["join", "write store", "connect 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lives_shorter_than_the_interval_is_tried_again_before_its_end() {
+    let world = Arc::new(World::new(1));
+    let moody = world.clone();
+    let weather = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(400)).await;
+        moody.cluster.state().renew = failure(FailureKind::Denied);
+        moody.cluster.state().issue.insert("a".into(), failure(FailureKind::Denied).unwrap());
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        moody.cluster.state().renew = None;
+        moody.cluster.state().issue.clear();
+    });
+    let ttl = Duration::from_secs(600);
+    let mut bot = world.bot(&[]).await;
+    bot.settings.ttl = ttl;
+    let settings = OutputSettings {
+        name: "a".into(),
+        kind: "application".into(),
+        options: "a".into(),
+        roles: vec![],
+        ttl,
+        interval: INTERVAL,
+        output: Arc::new(FakeOutput(Default::default())),
+        destination: world.places[0].clone(),
+        on_change: None,
+        executable: "/usr/local/bin/tbot".into(),
+    };
+    bot.outputs.push(OutputJob::new(settings, &NoFormats).await.unwrap());
+    bot.run(Reload::new(), tokio::time::sleep(ttl)).await.unwrap();
+    weather.await.unwrap();
+    assert_eq!((world.cluster.count("connect 2"), world.places[0].writes()), (1, 2), "{:?}", world.log());
+}

@@ -140,11 +140,9 @@ impl Directory {
         let dir = self.open(Missing::Create)?;
         set(&dir, &Grant::default()).recover()?;
         self.grant(&dir)?;
-        let proof = file::open_or_create(&dir, WRITE_TEST).map_err(|e| file::named(e, WRITE_TEST))?;
-        match proof.metadata()?.len() {
-            0 => Ok(()),
-            _ => proof.set_len(0),
-        }
+        file::open_or_create(&dir, WRITE_TEST)
+            .and_then(|proof| file::prove_room(&proof))
+            .map_err(|e| file::named(e, WRITE_TEST))
     }
 
     fn replace(&self, files: &[OutputFile]) -> io::Result<()> {

@@ -15,6 +15,8 @@ use crate::acl::{Acl, READ, SEARCH, WRITE};
 
 /// The largest file that is read back: what a plugin may write at most.
 pub(crate) const READ_BYTES: u64 = 1 << 20;
+/// What a large set takes: a dozen files and their folder, in whole blocks.
+const ROOM_BYTES: usize = 64 << 10;
 const SECRET: Mode = Mode::RUSR.union(Mode::WUSR);
 const PRIVATE: Mode = Mode::RWXU;
 
@@ -86,6 +88,12 @@ pub(crate) fn reserve(file: &File, bytes: usize) -> io::Result<()> {
         // Not every file system can.
         _ => Ok(()),
     }
+}
+
+/// Proves that there is room for a set, by taking it and giving it back. The file is empty afterwards.
+pub(crate) fn prove_room(file: &File) -> io::Result<()> {
+    let taken = file.write_all_at(&vec![0; ROOM_BYTES], 0);
+    taken.and(file.set_len(0))
 }
 
 /// Replaces what the file holds, in place and durably.

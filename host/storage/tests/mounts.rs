@@ -28,7 +28,7 @@ fn unshared(script: &str, folder: &Path) -> Command {
 
 /// Runs `body` of this binary with a small tmpfs on a folder of its own. Nothing but a word where namespaces are forbidden.
 fn on_a_tmpfs(body: &str) {
-    const MOUNT: &str = "mount -t tmpfs -o size=64k,mode=700 none \"$1\"";
+    const MOUNT: &str = "mount -t tmpfs -o size=256k,mode=700 none \"$1\"";
     let folder = tempfile::tempdir().unwrap();
     let probe = unshared(MOUNT, folder.path()).stderr(Stdio::null()).status();
     if !probe.is_ok_and(|status| status.success()) {
@@ -83,11 +83,13 @@ fn fills_its_file_system() {
         while file.write_all(&[0; 4096]).is_ok() {}
         drop(file);
         for _ in 0..3 {
-            let refused = write(&place, "new").unwrap_err();
-            assert!(refused.message.contains("make room"), "{layout:?}: {refused}");
+            for refused in [run(place.prepare()).unwrap_err(), write(&place, "new").unwrap_err()] {
+                assert!(refused.message.contains("make room"), "{layout:?}: {refused}");
+            }
             assert!(is(&place, "old"), "{layout:?}: the old set suffered");
         }
         std::fs::remove_file(ballast).unwrap();
+        run(place.prepare()).unwrap();
         write(&place, "new").unwrap();
         assert!(is(&place, "new"), "{layout:?}");
     }

@@ -54,3 +54,20 @@ async fn when_the_hook_of_an_application_runs_its_certificate_works() {
         assert_eq!(world.read("answer"), "hello from the application\n", "{release:?}");
     }
 }
+
+/// A file system that hangs, as one over a network does, keeps no process: nobody writes into this FIFO.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_hangs_in_a_file_system_does_not_keep_the_agent_from_ending() {
+    let world = World::new().await;
+    let pid_file = world.path("pid");
+    assert!(std::process::Command::new("mkfifo").arg(&pid_file).status().unwrap().success());
+    let (out, pid_file) = (world.path("out").display().to_string(), pid_file.display().to_string());
+    let output = format!(
+        "- {{type: application, app_name: {APP}, destination: {{type: directory, path: {out}}}, on_change: {{signal: {{pid_file: {pid_file}}}}}}}\n"
+    );
+    world.configure(&world.auth(), &world.pin(), &output);
+    let mut daemon = world.daemon();
+    until("the files are there, and the hook hangs", || daemon.log().contains("Generated output.")).await;
+    daemon.signal(rustix::process::Signal::TERM);
+    assert_eq!(daemon.ended().await, Some(0));
+}

@@ -9,10 +9,14 @@ use sha2::{Digest, Sha256};
 async fn storage_that_another_process_holds_is_refused() {
     let world = World::new().await;
     world.configure(&world.proxy(), "", &world.output(APP, "out"));
-    let daemon = world.daemon();
+    let pid_file = ["--pid-file", world.path("pid").to_str().unwrap()].map(str::to_owned);
+    let arguments = pid_file.each_ref().map(String::as_str);
+    let daemon = world.daemon_with(&arguments);
     harness::until("the daemon has joined", || daemon.log().contains("Generated output.")).await;
-    let message = world.fails().await;
-    assert!(message.contains("Failed to acquire exclusive lock"), "{message}");
+    let second = world.tbot(&arguments).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(text(&second).contains("Failed to acquire exclusive lock"), "{}", text(&second));
+    assert_eq!(world.read("pid"), format!("{}\n", daemon.id()), "it is still the first one's");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -95,6 +95,8 @@ pub struct State {
     pub issue: HashMap<String, Failure>,
     /// By application name: what is wrong with what is issued.
     pub worse: HashMap<String, Worse>,
+    /// How many seconds the cluster's clock is ahead.
+    pub ahead: i64,
     /// How long a renewal takes.
     pub delay: Duration,
     pub heartbeats: Vec<Heartbeat>,
@@ -152,7 +154,7 @@ impl FakeCluster {
     ) -> String {
         let mut params = CertificateParams::default();
         let now = time::OffsetDateTime::from_unix_timestamp(self.clock.now().0).unwrap();
-        params.not_before = now + time::Duration::seconds(from);
+        params.not_before = now + time::Duration::seconds(from + self.state().ahead);
         params.not_after = params.not_before + Duration::from_secs(60) + ttl;
         params.distinguished_name.push(DnType::CommonName, "bot-test");
         if let Some(generation) = generation {
@@ -167,11 +169,11 @@ impl FakeCluster {
         let generation = {
             let mut state = self.state();
             state.generation += 1;
-            state.generation
+            state.delegated.is_none().then_some(state.generation)
         };
         Certificates {
             ssh: ssh_certificate(key),
-            tls: self.leaf(key, ttl, self.state().delegated.is_none().then_some(generation)),
+            tls: self.leaf(key, ttl, generation),
             tls_authorities: vec![self.authority.clone()],
             ssh_authorities: vec!["ssh-ed25519 AAAA\n".into()],
         }
@@ -260,7 +262,7 @@ impl Session for FakeSession {
         let ours = &self.cluster.issuer;
         let pem = match worse {
             Some(Worse::Expired) => leaf(-61 - i64::try_from(order.ttl.as_secs()).unwrap(), &order.key, ours),
-            Some(Worse::NotYetValid) => leaf(60, &order.key, ours),
+            Some(Worse::NotYetValid) => leaf(3600, &order.key, ours),
             Some(Worse::OtherCluster) => leaf(-60, &order.key, &authority("other.example.com").0),
             Some(Worse::OtherAuthority) => leaf(-60, &order.key, &authority("test.example.com").0),
             Some(Worse::OtherKey) => {
