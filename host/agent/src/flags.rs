@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
@@ -18,7 +19,7 @@ pub(crate) struct Flags {
     #[arg(short, long, global = true, env = "TBOT_DEBUG", value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) debug: bool,
     /// Path of the configuration file
-    #[arg(short, long, global = true, value_name = "FILE", env = "TBOT_CONFIG_PATH")]
+    #[arg(short, long, global = true, value_name = "FILE", env = "TBOT_CONFIG_PATH", value_parser = path())]
     pub(crate) config: Option<PathBuf>,
     /// The configuration file itself, in base64
     #[arg(long, global = true, hide = true, value_name = "BASE64", env = "TBOT_CONFIG", hide_env_values = true)]
@@ -136,14 +137,14 @@ pub(crate) enum Command {
 #[derive(Args, Default)]
 #[command(args_override_self = true)]
 pub(crate) struct Start {
-    /// Address of the Auth Service, or of a Proxy Service
-    #[arg(short, long, global = true, value_name = "HOST:PORT", env = "TELEPORT_AUTH_SERVER")]
+    /// Address of the Auth Service, or of a Proxy Service [env: TELEPORT_AUTH_SERVER]
+    #[arg(short, long, global = true, value_name = "HOST:PORT")]
     pub(crate) auth_server: Option<String>,
-    /// Address of the Proxy Service
-    #[arg(long, global = true, value_name = "HOST:PORT", env = "TELEPORT_PROXY")]
+    /// Address of the Proxy Service [env: TELEPORT_PROXY]
+    #[arg(long, global = true, value_name = "HOST:PORT")]
     pub(crate) proxy_server: Option<String>,
-    /// Join token, or the absolute path of a file that holds it
-    #[arg(long, global = true, env = "TELEPORT_BOT_TOKEN", hide_env_values = true)]
+    /// Join token, or the absolute path of a file that holds it [env: TELEPORT_BOT_TOKEN]
+    #[arg(long, global = true)]
     pub(crate) token: Option<String>,
     /// Address, method and token in one: tbot+proxy+<method>://<token>@<host>:<port>
     #[arg(long, global = true, value_name = "URI")]
@@ -158,7 +159,7 @@ pub(crate) struct Start {
     #[arg(long, global = true, alias = "storage", value_name = "PATH")]
     pub(crate) data_dir: Option<String>,
     /// Write one identity output here, in place of the configured outputs
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH", value_parser = path())]
     pub(crate) destination_dir: Option<PathBuf>,
     /// Life of certificates, such as 1h
     #[arg(long, global = true, alias = "credential-ttl", value_name = "DURATION")]
@@ -201,23 +202,18 @@ pub(crate) struct Init {
     /// Remove what does not belong there
     #[arg(long)]
     pub(crate) clean: bool,
-    /// Address of the Auth Service, where the configuration has none
-    #[arg(short, long, value_name = "HOST:PORT", env = "TELEPORT_AUTH_SERVER")]
+    /// Accepted, and not needed: nothing is asked of the cluster
+    #[arg(short, long, hide = true, value_name = "HOST:PORT")]
     pub(crate) auth_server: Option<String>,
-    /// Address of the Proxy Service, where the configuration has none
-    #[arg(long, value_name = "HOST:PORT", env = "TELEPORT_PROXY")]
+    /// As `--auth-server`
+    #[arg(long, hide = true, value_name = "HOST:PORT")]
     pub(crate) proxy_server: Option<String>,
 }
 
 impl Init {
     /// What it shares with `tbot start`.
     pub(crate) fn start(&self) -> Start {
-        Start {
-            auth_server: self.auth_server.clone(),
-            proxy_server: self.proxy_server.clone(),
-            destination_dir: self.destination_dir.clone(),
-            ..Start::default()
-        }
+        Start { destination_dir: self.destination_dir.clone(), ..Start::default() }
     }
 }
 
@@ -289,7 +285,16 @@ pub(crate) struct Wait {
 impl Flags {
     /// Reads the command line. Help is printed here; so are usage errors, in the original's shape.
     pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, ExitCode> {
-        Self::try_parse_from(without_negations(arguments)).map_err(|error| {
+        let arguments = with_files(arguments).map_err(|message| {
+            eprintln!("tbot: error: {message}");
+            ExitCode::FAILURE
+        })?;
+        let read = Self::try_parse_from(without_negations(arguments)).map(|mut flags| {
+            flags.config = flags.config.filter(|path| !path.as_os_str().is_empty());
+            flags.config_string = flags.config_string.filter(|text| !text.is_empty());
+            flags
+        });
+        read.map_err(|error| {
             if !error.use_stderr() {
                 let _ = error.print();
                 return ExitCode::SUCCESS;
@@ -306,6 +311,29 @@ impl Flags {
             ExitCode::FAILURE
         })
     }
+}
+
+/// A path that may be empty: scripts hand on variables that are, which means that none is given.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// `@file` stands for the lines of a file but those that begin with `#`; not behind `--`, nor in what `proxy` and `db` hand on.
+fn with_files(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, String> {
+    let mut all = Vec::new();
+    let mut expand = true;
+    for argument in arguments {
+        expand &= !["--", "proxy", "db"].iter().any(|word| argument == *word);
+        match argument.to_str().and_then(|text| text.strip_prefix('@')).filter(|_| expand) {
+            None => all.push(argument),
+            Some(file) => {
+                let text = std::fs::read_to_string(file)
+                    .map_err(|e| format!("failed to open arguments file \"{file}\": {e}"))?;
+                all.extend(text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(OsString::from));
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// The flag or word that nothing here is called.
@@ -354,14 +382,19 @@ fn without_negations(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsStr
     if !arguments.iter().any(|argument| argument.to_str().is_some_and(|text| text.starts_with("--no-"))) {
         return arguments;
     }
-    let switches: Vec<String> = switches(&Flags::command());
+    let mut switches: Vec<String> = switches(&Flags::command());
+    // The only value of it that there is yet.
+    switches.push("fips".to_owned());
     let mut kept: Vec<OsString> = Vec::new();
     let mut flags = true;
     for argument in arguments {
         flags &= argument != "--";
         let positive = argument.to_str().and_then(|text| text.strip_prefix("--no-"));
         match positive.filter(|name| flags && switches.iter().any(|switch| switch == name)) {
-            Some(name) => kept.retain(|earlier| *earlier != *format!("--{name}")),
+            Some(name) => {
+                let short = if name == "debug" { "-d" } else { "" };
+                kept.retain(|earlier| *earlier != *format!("--{name}") && earlier != short);
+            }
             None => kept.push(argument),
         }
     }
@@ -384,11 +417,13 @@ mod tests {
             ("tbot start --oneshot --no-oneshot", false),
             ("tbot start --no-oneshot --oneshot", true),
             ("tbot start --no-insecure --oneshot", true),
+            ("tbot start --no-fips --oneshot", true),
         ] {
             let Command::Start(start) = read(line).command else { panic!("not start") };
             assert_eq!(start.oneshot, wanted, "{line}");
         }
         assert!(Flags::read(["tbot", "start", "--no-token"].map(OsString::from)).is_err());
+        assert!(!read("tbot -d start --no-debug").debug);
     }
 
     #[test]
@@ -411,6 +446,27 @@ mod tests {
         assert_eq!(start.auth_server.as_deref(), Some("b"));
         assert_eq!(start.ca_pin, ["sha256:1", "sha256:2"]);
         assert!(start.oneshot);
+    }
+
+    #[test]
+    fn arguments_may_stand_in_a_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "# a comment\n--oneshot\n--token=@x\n\n-c\na b\n").unwrap();
+        let name = file.path().to_str().unwrap();
+        let flags = read(&format!("tbot start @{name}"));
+        let Command::Start(start) = flags.command else { panic!("not start") };
+        assert_eq!((start.oneshot, start.token.as_deref(), flags.config), (true, Some("@x"), Some("a b".into())));
+        assert!(with_files(["tbot", "start", "@nowhere"].map(OsString::from)).is_err());
+        for kept in ["db @x", "proxy ssh @x", "start -- @x"] {
+            assert!(with_files(kept.split(' ').map(OsString::from)).unwrap().contains(&"@x".into()), "{kept}");
+        }
+    }
+
+    #[test]
+    fn an_empty_path_is_none() {
+        for line in ["tbot -c= start", "tbot start --config= --destination-dir="] {
+            assert_eq!(read(line).config, None, "{line}");
+        }
     }
 
     #[test]

@@ -42,7 +42,7 @@ async fn wanted(flags: &Flags, init: &Init) -> Result<(DestinationConfig, Vec<Re
         let files = files(&catalog, "identity", "{}", path).await.map_err(|e| e.to_string())?;
         return Ok((DestinationConfig::directory(path), files));
     }
-    let config = wiring::configuration(flags, &init.start()).map_err(|mistakes| mistakes.to_string())?;
+    let config = wiring::outputs_only(flags, &init.start()).map_err(|mistakes| mistakes.to_string())?;
     for warning in &config.warnings {
         warn!(target: "TBOT", "{warning}");
     }

@@ -240,9 +240,9 @@ impl Context {
         let insecure = flags.insecure || common.insecure;
         let config = flags.config.as_deref().map(|path| configuration(path, insecure)).transpose()?;
         let address = match (&through.proxy_server, &config) {
-            (Some(text), _) => ServerAddress::parse(text, ServerKind::Proxy)?,
-            (None, Some(config)) => config.address.clone(),
-            (None, None) => {
+            (Some(text), _) if !text.is_empty() => ServerAddress::parse(text, ServerKind::Proxy)?,
+            (_, Some(config)) if !config.address.text.is_empty() => config.address.clone(),
+            _ => {
                 return Err(
                     "the proxy is not known: give `--proxy-server HOST:PORT`, or a configuration with `-c`".into()
                 );
@@ -313,7 +313,7 @@ impl Context {
 }
 
 fn configuration(path: &Path, insecure: bool) -> Result<Config, String> {
-    let flags = config::Flags { insecure, ..config::Flags::default() };
+    let flags = config::Flags { insecure, outputs_only: true, ..config::Flags::default() };
     config::load(Some(path), &flags, &|name| std::env::var(name).ok()).map_err(|mistakes| mistakes.to_string())
 }
 

@@ -14,7 +14,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Returns when the agent, or one of its services, is healthy.
 pub(crate) fn wait(command: &Wait) -> Result<(), String> {
-    let timeout = command.timeout.as_deref().map(config::parse_duration).transpose();
+    let timeout = command.timeout.as_deref().map(config::parse_flag_duration).transpose();
     let timeout = timeout.map_err(|e| format!("--timeout: {e}"))?;
     let service = command.service.as_deref().map(|name| format!("/{name}")).unwrap_or_default();
     let url = format!("http://{}/wait{service}", command.diag_addr);

@@ -26,10 +26,22 @@ pub(crate) type Lock = Box<dyn Send + Sync>;
 
 /// Reads and checks the configuration, flags and environment on top.
 pub(crate) fn configuration(flags: &Flags, start: &Start) -> Result<Config, config::Mistakes> {
-    let environment = |name: &str| std::env::var(name).ok();
-    let overrides = overrides(flags, start);
+    read(flags, &overrides(flags, start), &|name: &str| std::env::var(name).ok())
+}
+
+/// As [`configuration`], of a bot that is not run here: how and where it joins may be missing, and its variables mean nothing.
+pub(crate) fn outputs_only(flags: &Flags, start: &Start) -> Result<Config, config::Mistakes> {
+    let overrides = config::Flags { outputs_only: true, ..overrides(flags, start) };
+    read(flags, &overrides, &|_| None)
+}
+
+fn read(
+    flags: &Flags,
+    overrides: &config::Flags,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, config::Mistakes> {
     let Some(encoded) = &flags.config_string else {
-        return config::load(flags.config.as_deref(), &overrides, &environment);
+        return config::load(flags.config.as_deref(), overrides, environment);
     };
     let name = Path::new("--config-string");
     let refused = |message: &str| config::Mistakes::from(Mistake::elsewhere(Some(name.to_owned()), "", message));
@@ -38,7 +50,7 @@ pub(crate) fn configuration(flags: &Flags, start: &Start) -> Result<Config, conf
     }
     let text = STANDARD.decode(encoded.trim()).map(Zeroizing::new);
     let text = text.map_err(|_| refused("not base64: encode the YAML file with `base64 --wrap=0`"))?;
-    config::parse(Some((name, &text)), &overrides, &environment)
+    config::parse(Some((name, &text)), overrides, environment)
 }
 
 /// What the command line lays over the file.
@@ -59,6 +71,7 @@ pub(crate) fn overrides(flags: &Flags, start: &Start) -> config::Flags {
         oneshot: start.oneshot,
         debug: flags.debug,
         insecure: flags.insecure,
+        outputs_only: false,
     }
 }
 

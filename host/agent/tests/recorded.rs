@@ -6,12 +6,39 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 fn tbot(arguments: &[&str], folder: &Path) -> Output {
+    tbot_command(arguments, folder).output().unwrap()
+}
+
+fn tbot_command(arguments: &[&str], folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tbot"));
     // Variables of whoever runs the tests would be flags.
     for variable in ["TELEPORT_AUTH_SERVER", "TELEPORT_PROXY", "TELEPORT_BOT_TOKEN", "TBOT_DEBUG", "TBOT_CONFIG_PATH"] {
         command.env_remove(variable);
     }
-    command.args(arguments).current_dir(folder).output().unwrap()
+    command.args(arguments).current_dir(folder);
+    command
+}
+
+/// Variables that shells export empty, or for `tsh`, mean what they meant.
+#[test]
+fn variables_count_as_in_the_original() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |variable: (&str, &str), more: &[&str]| {
+        let mut command =
+            tbot_command(&[&["configure", "--join-method=token", "--token=t"], more].concat(), folder.path());
+        let output = command.env(variable.0, variable.1).output().unwrap();
+        assert!(output.status.success(), "{variable:?} {more:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let flag: [&str; 1] = ["-a=a:1"];
+    for variable in
+        [("TELEPORT_AUTH_SERVER", ""), ("TELEPORT_PROXY", "p:1"), ("TBOT_CONFIG_PATH", ""), ("TBOT_CONFIG", "")]
+    {
+        assert!(run(variable, &flag).contains("auth_server: a:1\n"), "{variable:?}");
+    }
+    assert!(run(("TELEPORT_AUTH_SERVER", "v:1"), &["--auth-server="]).contains("auth_server: v:1\n"));
+    assert!(run(("TELEPORT_PROXY", "p:1"), &[]).contains("proxy_server: p:1\n"));
+    assert!(run(("TELEPORT_BOT_TOKEN", "v"), &flag).contains("token: t\n"));
 }
 
 fn last_line(stderr: &[u8]) -> String {

@@ -7,7 +7,9 @@ use crate::destination::DestinationConfig;
 use crate::file::Draft;
 use crate::mistake::{Mistakes, Place, Report};
 use crate::section::{did_you_mean, key_name};
-use crate::{Config, Layout, PluginConfig, PluginKind, ServerKind, format_duration, plugin, service};
+use crate::{
+    Config, Flags, Layout, PluginConfig, PluginKind, ServerAddress, ServerKind, format_duration, plugin, service,
+};
 
 /// Life of certificates unless told otherwise (surface §B.4).
 const DEFAULT_TTL: Duration = Duration::from_secs(60 * 60);
@@ -16,16 +18,23 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(20 * 60);
 /// What the newest original warns of (surface §B.7).
 const LONGEST_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The rules between the parts, and the defaults. `insecure` is the flag, which the checks do not see (surface §A.6).
+/// The rules between the parts, and the defaults. The checks do not see the flag `--insecure` (surface §A.6).
 pub(crate) fn finish(
     source: Option<PathBuf>,
     mut draft: Draft,
-    insecure: bool,
+    flags: &Flags,
     mut report: Report,
 ) -> Result<Config, Mistakes> {
     let whole = source.as_deref().map(Place::file).unwrap_or_default();
+    if flags.outputs_only && !draft.addressed {
+        let nowhere = ServerAddress { text: String::new(), host: String::new(), port: None, kind: ServerKind::Either };
+        draft.addresses = vec![nowhere];
+        draft.addressed = true;
+    }
     check_address(&draft, &whole, &mut report);
-    check_onboarding(&draft, &whole, &mut report);
+    if !flags.outputs_only {
+        check_onboarding(&draft, &whole, &mut report);
+    }
     let (ttl, renewal_interval) = lifetimes(&draft, &mut report);
     service::finish(&mut draft.outputs, &mut draft.tunnels, draft.oneshot, &mut report);
     plugin::check_names(&draft.plugins, &mut report);
@@ -53,7 +62,7 @@ pub(crate) fn finish(
         renewal_interval,
         oneshot: draft.oneshot,
         debug: draft.debug,
-        insecure: insecure || draft.insecure.is_some(),
+        insecure: flags.insecure || draft.insecure.is_some(),
         diag_addr: draft.diag_addr,
         newest: draft.newest,
         warnings: report.warnings,

@@ -8,7 +8,7 @@ use crate::{DestinationConfig, Mistake, Onboarding, OutputConfig, PluginConfig, 
 pub struct Config {
     /// The file it was read from.
     pub source: Option<PathBuf>,
-    /// Where the cluster is.
+    /// Where the cluster is. Its text is empty where nobody says so and nobody has to (`Flags::outputs_only`).
     pub address: ServerAddress,
     /// How the bot joins.
     pub onboarding: Onboarding,

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use percent_encoding::percent_decode_str;
+
 use crate::mistake::Report;
 use crate::section::{Field, Section, Unknown, key_name, one_of};
 
@@ -94,15 +96,19 @@ impl DestinationConfig {
         if text.is_empty() {
             return Err("destination path must not be empty".to_owned());
         }
-        let Some((scheme, rest)) = text.split_once("://") else {
-            return Ok(Self::directory(text));
-        };
-        match scheme {
-            "file" if !rest.starts_with('/') => {
-                Err(format!("file-backed data storage must be on the local host: write `file:///{rest}`"))
+        let (scheme, host, path) = uri(text);
+        match scheme.as_str() {
+            "" | "file" if !host.is_empty() => {
+                Err(format!("file-backed data storage must be on the local host: write `file:///{host}{path}`"))
             }
-            "file" => Ok(Self::directory(rest)),
-            "memory" if !rest.is_empty() => {
+            "" | "file" => {
+                let decoded = percent_decode_str(path).decode_utf8().map_err(|_| "the path is not UTF-8".to_owned())?;
+                match decoded.is_empty() {
+                    true => Err("destination path must not be empty: write `file:///path`".to_owned()),
+                    false => Ok(Self::directory(decoded.as_ref())),
+                }
+            }
+            "memory" if !host.is_empty() || !path.is_empty() => {
                 Err("memory-backed data storage should not have host or path specified: write `memory://`".to_owned())
             }
             "memory" => Ok(Self::Memory),
@@ -111,7 +117,7 @@ impl DestinationConfig {
             }
             _ => Err(format!(
                 "unrecognized data storage scheme: use a path, `file:///path` or `memory://` in place of `{}://`",
-                key_name(scheme)
+                key_name(&scheme)
             )),
         }
     }
@@ -162,6 +168,22 @@ impl DestinationConfig {
         }
         Some(Self::Directory { path: path.into(), symlinks, acls, readers, layout })
     }
+}
+
+/// Scheme in lower case, host and path of a URI or of a path; what stands behind `?` or `#` has no meaning.
+fn uri(text: &str) -> (String, &str, &str) {
+    let text = text.split(['?', '#']).next().unwrap_or(text);
+    let named = |scheme: &str| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.bytes().all(|c| c.is_ascii_alphanumeric() || b"+-.".contains(&c))
+    };
+    let (scheme, rest) = text.split_once(':').filter(|(scheme, _)| named(scheme)).unwrap_or(("", text));
+    let (host, path) = match rest.strip_prefix("//") {
+        Some(rest) => rest.split_at(rest.find('/').unwrap_or(rest.len())),
+        None if scheme.is_empty() || rest.starts_with('/') => ("", rest),
+        None => ("", ""),
+    };
+    (scheme.to_ascii_lowercase(), host, path)
 }
 
 impl Reader {
@@ -236,16 +258,33 @@ mod tests {
 
     #[test]
     fn reads_the_uri_forms() {
-        for (text, path) in [("/a/b", "/a/b"), ("rel/b", "rel/b"), ("file:///a/b", "/a/b")] {
+        for (text, path) in [
+            ("/a/b", "/a/b"),
+            ("rel/b", "rel/b"),
+            ("./a:b", "./a:b"),
+            ("file:///a/b", "/a/b"),
+            ("FILE:///a", "/a"),
+            ("file:/a", "/a"),
+            ("file:///a%20b", "/a b"),
+            ("/a%20b", "/a b"),
+            ("file:///a?mode=x#y", "/a"),
+            ("/a+b", "/a+b"),
+        ] {
             assert_eq!(DestinationConfig::parse_uri(text), Ok(DestinationConfig::directory(path)));
         }
-        assert_eq!(DestinationConfig::parse_uri("memory://"), Ok(DestinationConfig::Memory));
+        for text in ["memory://", "memory:", "MEMORY://?x"] {
+            assert_eq!(DestinationConfig::parse_uri(text), Ok(DestinationConfig::Memory));
+        }
         for (text, wanted) in [
             ("file://host/a", "must be on the local host"),
             ("memory://host", "should not have host or path specified"),
             ("memory:///a", "should not have host or path specified"),
             ("kubernetes-secret://a", "not supported yet"),
             ("s3://a", "unrecognized data storage scheme"),
+            ("a:b", "unrecognized data storage scheme"),
+            ("//host/a", "must be on the local host"),
+            ("file:a", "must not be empty"),
+            ("file://", "must not be empty"),
             ("", "must not be empty"),
         ] {
             assert!(DestinationConfig::parse_uri(text).is_err_and(|e| e.contains(wanted)), "{text}");

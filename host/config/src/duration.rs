@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-/// Nanoseconds of each unit, as Go spells them; both spellings of micro.
-const UNITS: [(&str, u64); 8] = [
+/// Nanoseconds of each unit, as Go spells them, both spellings of micro; and at the end those that flags have besides.
+const UNITS: [(&str, u64); 10] = [
     ("ns", 1),
     ("us", 1_000),
     ("µs", 1_000),
@@ -10,7 +10,11 @@ const UNITS: [(&str, u64); 8] = [
     ("s", 1_000_000_000),
     ("m", 60_000_000_000),
     ("h", 3_600_000_000_000),
+    ("d", 24 * 3_600_000_000_000),
+    ("w", 7 * 24 * 3_600_000_000_000),
 ];
+/// How many of them a file may use.
+const UNITS_OF_FILES: usize = 8;
 /// Go counts nanoseconds in 63 bits: about 292 years.
 const LONGEST: u128 = i64::MAX as u128;
 
@@ -19,6 +23,18 @@ const LONGEST: u128 = i64::MAX as u128;
 /// # Errors
 /// What is wrong and how to mend it. Negative durations are refused: nothing here has one.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    parse(text, &UNITS[..UNITS_OF_FILES])
+}
+
+/// As [`parse_duration`], also with days and weeks, `1d` and `1w`: flags take them since Teleport 13.
+///
+/// # Errors
+/// As [`parse_duration`].
+pub fn parse_flag_duration(text: &str) -> Result<Duration, String> {
+    parse(text, &UNITS)
+}
+
+fn parse(text: &str, units: &[(&str, u64)]) -> Result<Duration, String> {
     let form = || format!("`{text}` is no duration: write numbers with units, such as `1h`, `20m` or `1h30m`");
     if text.starts_with('-') && text.len() > 1 {
         return Err(format!("`{text}` is negative: write a duration such as `20m`"));
@@ -39,8 +55,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         }
         let end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(end);
-        let (_, scale) = UNITS.into_iter().find(|(name, _)| *name == unit).ok_or_else(form)?;
-        let part = nanoseconds(number, scale).ok_or_else(form)?;
+        let (_, scale) = units.iter().find(|(name, _)| *name == unit).ok_or_else(form)?;
+        let part = nanoseconds(number, *scale).ok_or_else(form)?;
         total = total.saturating_add(part);
         if total > LONGEST {
             return Err(format!("`{text}` is too long: at most 292 years"));
@@ -132,5 +148,15 @@ mod tests {
         let many = "9".repeat(40);
         assert!(parse_duration(&format!("{many}h")).is_err_and(|e| e.contains("too long")));
         assert!(parse_duration("60").is_err_and(|e| e.contains("`60m`")));
+    }
+
+    #[test]
+    fn flags_know_days_and_weeks() {
+        for (text, printed) in
+            [("1d", "24h0m0s"), ("1w", "168h0m0s"), ("1.5d", "36h0m0s"), ("2d1m", "48h1m0s"), ("1h", "1h0m0s")]
+        {
+            assert_eq!(parse_flag_duration(text).map(format_duration).as_deref(), Ok(printed));
+        }
+        assert!(parse_flag_duration("1y").is_err());
     }
 }

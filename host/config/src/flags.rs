@@ -8,7 +8,7 @@ use crate::file::Draft;
 use crate::mistake::{Place, Report};
 use crate::onboarding::Onboarding;
 use crate::output::OutputConfig;
-use crate::{ServerAddress, ServerKind, ServiceFlags, parse_duration};
+use crate::{ServerAddress, ServerKind, ServiceFlags, parse_flag_duration};
 
 /// What the command line says; empty means not given (surface §A.2, §A.6).
 #[derive(Clone, Default)]
@@ -43,6 +43,8 @@ pub struct Flags {
     pub debug: bool,
     /// `--insecure`: only ever switches on.
     pub insecure: bool,
+    /// No bot is run, only its outputs are looked at: the address and how to join may be missing (surface §B.3).
+    pub outputs_only: bool,
 }
 
 impl fmt::Debug for Flags {
@@ -58,10 +60,12 @@ impl Flags {
         let mut this = self.clone();
         let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
         // A flag for one kind of address goes before a variable for the other.
-        if this.auth_server.is_none() && this.proxy_server.is_none() {
+        if given(this.auth_server.as_deref()).is_none() && given(this.proxy_server.as_deref()).is_none() {
             this.auth_server = variable("TELEPORT_AUTH_SERVER");
-            this.proxy_server = variable("TELEPORT_PROXY");
+            // Exported for `tsh`, too, and unknown to older agents.
+            this.proxy_server = variable("TELEPORT_PROXY").filter(|_| this.auth_server.is_none());
         }
+        this.token = this.token.filter(|token| !token.is_empty());
         this.token = this.token.or_else(|| variable("TELEPORT_BOT_TOKEN").map(Zeroizing::new));
         this
     }
@@ -72,7 +76,7 @@ impl Flags {
             let message = format!("CLI parameters are overriding {what} configured in {source}: {flags} wins");
             Place::default().mistake(message)
         };
-        if self.auth_server.is_some() || self.proxy_server.is_some() {
+        if given(self.auth_server.as_deref()).is_some() || given(self.proxy_server.as_deref()).is_some() {
             if draft.addressed {
                 report
                     .warnings
@@ -136,7 +140,7 @@ impl Flags {
             ("--proxy-server", &self.proxy_server, ServerKind::Proxy),
         ];
         for (flag, text, kind) in flags {
-            let Some(text) = text else { continue };
+            let Some(text) = given(text.as_deref()) else { continue };
             draft.address_place = Place::flag(flag);
             match ServerAddress::parse(text, kind) {
                 Ok(address) => draft.addresses.push(address),
@@ -182,7 +186,7 @@ fn given(text: Option<&str>) -> Option<&str> {
 
 fn duration(flag: &str, text: Option<&str>, report: &mut Report) -> Option<(Place, std::time::Duration)> {
     let place = Place::flag(flag);
-    match parse_duration(given(text)?) {
+    match parse_flag_duration(given(text)?) {
         Ok(duration) => (!duration.is_zero()).then_some((place, duration)),
         Err(message) => {
             report.mistake(&place, message);

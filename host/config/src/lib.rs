@@ -38,7 +38,7 @@ pub use address::{ServerAddress, ServerKind};
 pub use config::Config;
 pub use configure::configure;
 pub use destination::{Acls, DestinationConfig, Layout, Reader, Symlinks};
-pub use duration::{format_duration, parse_duration};
+pub use duration::{format_duration, parse_duration, parse_flag_duration};
 pub use flags::Flags;
 pub use hook::{Action, OnChange, Signal};
 pub use load::{load, parse};

@@ -47,7 +47,7 @@ pub fn parse(
     let path = source.map(|(path, _)| path.to_owned());
     let name = path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     flags.or_environment(environment).merge(&mut draft, &name, &mut report);
-    check::finish(path, draft, flags.insecure, report)
+    check::finish(path, draft, flags, report)
 }
 
 pub(crate) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Mistakes> {

@@ -262,3 +262,36 @@ fn configure_writes_only_what_start_takes() {
     assert!(message.starts_with("insecure: the option ca-pin is mutually exclusive with --insecure"), "{message}");
     assert!(configure(&Flags { auth_server: None, ..flags }, &|_| None).is_err());
 }
+
+#[test]
+fn what_is_empty_is_not_given() {
+    let read = |flags: &Flags, variables: &[(&str, &str)]| {
+        let value = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        parse(Some((Path::new("t.yaml"), FILE.as_bytes())), flags, &value).unwrap_or_else(|all| panic!("{all}"))
+    };
+    let empty = Flags {
+        auth_server: some(""),
+        proxy_server: some(""),
+        token: secret(""),
+        join_method: some(""),
+        certificate_ttl: some(""),
+        ..Flags::default()
+    };
+    let config = read(&empty, &[("TELEPORT_AUTH_SERVER", ""), ("TELEPORT_PROXY", ""), ("TELEPORT_BOT_TOKEN", "")]);
+    assert_eq!((config.address.text.as_str(), config.onboarding.join_method.as_str()), ("file:1", "azure"));
+    assert_eq!(config.warnings, []);
+    let config = read(&empty, &[("TELEPORT_AUTH_SERVER", "variable:1"), ("TELEPORT_PROXY", "proxy:1")]);
+    assert_eq!((config.address.text.as_str(), config.address.kind), ("variable:1", ServerKind::Either));
+    let config = read(&Flags { auth_server: some("flag:1"), ..Flags::default() }, &[("TELEPORT_PROXY", "proxy:1")]);
+    assert_eq!(config.address.text, "flag:1");
+}
+
+#[test]
+fn outputs_can_be_looked_at_without_a_word_on_joining() {
+    let file = "version: v2\noutputs:\n- {type: identity, destination: {type: memory}}\n";
+    assert!(merged(Some(file), &Flags::default()).is_err());
+    let config = merged(Some(file), &Flags { outputs_only: true, ..Flags::default() }).unwrap();
+    assert_eq!((config.outputs.len(), config.address.text.as_str()), (1, ""));
+    let wrong = file.replace("memory", "memry");
+    assert!(merged(Some(&wrong), &Flags { outputs_only: true, ..Flags::default() }).is_err());
+}

@@ -150,6 +150,16 @@ async fn what_init_is_told_wrong_it_says_in_the_words_of_the_original() {
         );
     }
     assert_eq!(world.path("one").metadata().unwrap().mode() & 0o777, 0o700);
+    // How and where to join may be left to the command line of `tbot start`.
+    let four = world.path("four");
+    let config = format!(
+        "version: v2\noutputs:\n- {{type: identity, destination: {{type: directory, path: {}, acls: off}}}}\n",
+        four.display()
+    );
+    std::fs::write(world.path("tbot.yaml"), config).unwrap();
+    let output = init(&world, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(names(&four).contains(&"known_hosts".to_owned()));
     // Without a configuration it is an identity output.
     let mut command = Command::new(binary());
     command.arg("init").arg("--destination-dir").arg(world.path("three")).env_clear();
