@@ -10,8 +10,10 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::channel::{API_DOMAIN, open_channel};
 use crate::dialer::Stream;
+use crate::discovery::{find, web_client};
 use crate::error::status;
 use crate::trust::{ClientCertificate, Trust, client_config};
+use crate::version::Major;
 use crate::wire::teleport::transport::v1::transport_service_client::TransportServiceClient;
 use crate::wire::teleport::transport::v1::{Frame, ProxySshRequest, TargetHost};
 use crate::{ProxyDialer, error};
@@ -38,21 +40,21 @@ impl ProxyDialer {
     ) -> Result<Box<dyn Stream>, Failure> {
         let client = ClientCertificate { der: &tls.der, pkcs8: key.pkcs8_der() };
         let config = client_config(&Trust::Only(authorities), Some(client), &[PROTOCOL, "h2"])?;
-        let opened = open_channel(&self.route, API_DOMAIN, config).await;
-        let channel = opened.map_err(|e| e.failure.context("SSH by the proxy, which is there from version 13 on"))?;
+        let channel = match open_channel(&self.route, API_DOMAIN, config).await {
+            Ok(channel) => channel,
+            // An older proxy shows another certificate under a protocol name that it does not know.
+            Err(error) => {
+                let refused = || error.failure.context(format_args!("proxy {}", self.route));
+                return Err(self.too_old_for_ssh().await.unwrap_or_else(refused));
+            }
+        };
         let (say, said) = mpsc::channel(WAITING);
         let target = TargetHost { host_port: host_port.to_owned(), cluster: cluster.to_owned() };
         let first = ProxySshRequest { dial_target: Some(target), ssh: None };
         say.try_send(first).map_err(|e| Failure::new(FailureKind::Internal, e.to_string()))?;
         let mut client = TransportServiceClient::new(channel);
-        let heard = client.proxy_ssh(ReceiverStream::new(said)).await.map_err(|refused| match refused.code() {
-            tonic::Code::Unimplemented => {
-                let message = "this cluster's proxy offers no SSH to programs: it does from version 13 on";
-                Failure::new(FailureKind::Unsupported, message)
-            }
-            _ => status(&self.route, &refused),
-        })?;
-        let mut heard = heard.into_inner();
+        let heard = client.proxy_ssh(ReceiverStream::new(said)).await;
+        let mut heard = heard.map_err(|refused| status(&self.route, &refused))?.into_inner();
         let (near, far) = tokio::io::duplex(CHUNK);
         let (mut from_here, mut to_here) = tokio::io::split(far);
         tokio::spawn(async move {
@@ -83,5 +85,17 @@ impl ProxyDialer {
             let _: io::Result<()> = to_here.shutdown().await;
         });
         Ok(Box::new(near))
+    }
+
+    /// The failure to tell of, where the proxy says that it is of a version without this service.
+    async fn too_old_for_ssh(&self) -> Option<Failure> {
+        let client = web_client(&self.route, self.insecure).ok()?;
+        let version = find(&self.route, &client).await.ok()?.version;
+        (!Major::parse(&version).ssh_by_grpc()).then(|| {
+            let message = format!(
+                "the cluster is of version {version}, and its proxy offers SSH to `tbot` from version 13 on: let `ProxyCommand` run `tsh proxy ssh` of the cluster's version, with the output's file `identity` (`-i`), or update the cluster"
+            );
+            Failure::new(FailureKind::Unsupported, message)
+        })
     }
 }

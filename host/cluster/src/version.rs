@@ -39,6 +39,11 @@ impl Major {
         self >= Self(18)
     }
 
+    /// The proxy takes SSH in the messages of a call, besides SSH itself.
+    pub(crate) fn ssh_by_grpc(self) -> bool {
+        self >= Self(13)
+    }
+
     /// `RegisterUsingToken` over gRPC exists (wire §b.4).
     pub(crate) fn grpc_join(self) -> bool {
         self >= Self(16)

@@ -163,7 +163,7 @@ async fn ssh_with_our_identity_into_sshd_with_our_host_certificate() {
             let mut command = Command::new("sftp");
             command.args(["-F", &format!("{identity}/ssh_config")]).args(["-o", "BatchMode=yes"]);
             if release == Release::V12 {
-                // Its proxy knows no way that `tbot proxy ssh` knows.
+                // Its proxy knows no way that `tbot proxy ssh` knows: see below.
                 let server =
                     format!("ProxyCommand=/usr/sbin/sshd -i -E {} -f {}", path("sshd.log"), path("sshd_config"));
                 command.args(["-o", &server]);
@@ -174,6 +174,13 @@ async fn ssh_with_our_identity_into_sshd_with_our_host_certificate() {
             command.env_remove("SSH_AUTH_SOCK").stdin(Stdio::null());
             command
         };
+        if release == Release::V12 {
+            let server = format!("--proxy=localhost:{}", world.cluster.proxy_addr().port());
+            let places = ["proxy", "--destination-dir", &identity, &server, "ssh", &node];
+            let message = world.refused(&places).await;
+            let words = "the cluster is of version 12.0.0, and its proxy offers SSH to `tbot` from version 13 on";
+            assert!(message.contains(words), "{message}");
+        }
         let answer = output(ssh(&node)).await;
         let log = || world.read("sshd.log");
         if log().contains("not allowed because account is locked") {
