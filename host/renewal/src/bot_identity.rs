@@ -12,8 +12,6 @@ use tokio::sync::Mutex;
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
-use crate::schedule::go_duration;
-
 /// Reads the token's value when it is needed; `None` where the configuration names none.
 pub type TokenSource = Arc<dyn Fn() -> Result<Option<Zeroizing<String>>, Failure> + Send + Sync>;
 
@@ -216,7 +214,7 @@ impl BotIdentity {
         self.join(token).await.map_err(|e| match e.kind {
             FailureKind::Denied if spent => Failure::new(
                 FailureKind::Expired,
-                format!("{}; the stored identity is past its end and its token was used: create a new token and set `onboarding.token`", e.message),
+                format!("{}; the stored identity is past its end by this machine's clock and its token was used: create a new token and set `onboarding.token`", e.message),
             ),
             _ => e,
         })
@@ -302,8 +300,9 @@ impl BotIdentity {
             let identity = Identity::new(key, certificates, clock.now()).map_err(|e| {
                 Failure::new(unusable, format!("the identity that the cluster issued cannot be used: {e}"))
             })?;
-            if clock.now() < identity.tls.after {
-                warn!(target: "TBOT", "This machine's clock is behind the cluster's by {} or more: set it.", go_duration(identity.tls.after.since(clock.now())));
+            let (now, after, before) = (clock.now(), identity.tls.after, identity.tls.before);
+            if now < after || now >= before {
+                warn!(target: "TBOT", "The cluster's certificate is valid from {after} to {before}, and it is {now} here: set this machine's clock.");
             }
             *slot = Some(Unsaved { identity: Arc::new(identity), token_hash });
             save(store, slot).await

@@ -14,9 +14,11 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 const LAST_TRY: Duration = Duration::from_secs(10);
 
 /// When a credential that lives from now until `expires` is renewed: after `interval`, or at 70 % of its remaining life where that is
-/// sooner, up to 1 % earlier so that a fleet that started together drifts apart.
+/// sooner, up to 1 % earlier so that a fleet that started together drifts apart. One that is new and past its end says that a clock is wrong,
+/// and the next will be no better.
 pub(crate) fn renew_after(interval: Duration, now: Timestamp, expires: Timestamp) -> Duration {
-    let planned = interval.min(expires.since(now).mul_f64(0.7)).max(FIRST_RETRY);
+    let left = expires.since(now);
+    let planned = if left.is_zero() { interval } else { interval.min(left.mul_f64(0.7)).max(FIRST_RETRY) };
     planned.mul_f64(rand::rng().random_range(0.99..1.0))
 }
 
@@ -72,7 +74,7 @@ mod tests {
     #[test]
     fn renews_at_the_interval_or_at_70_percent_of_the_remaining_life() {
         let interval = Duration::from_secs(1200);
-        for (life, wanted) in [(3600, 1200.0), (600, 420.0), (0, 1.0)] {
+        for (life, wanted) in [(3600, 1200.0), (600, 420.0), (1, 1.0), (0, 1200.0), (-1, 1200.0)] {
             let after = renew_after(interval, Timestamp(1000), Timestamp(1000 + life)).as_secs_f64();
             assert!(after > wanted * 0.98 && after <= wanted, "{life}: {after}");
         }

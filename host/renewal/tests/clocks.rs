@@ -4,7 +4,8 @@ mod fakes;
 
 use std::time::Duration;
 
-use fakes::{FakeCluster, FakeDestination, TestClock, bot};
+use fakes::{FakeCluster, FakeDestination, INTERVAL, TestClock, bot};
+use renewal::Reload;
 use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]
@@ -44,4 +45,16 @@ async fn a_clock_that_is_wrong_is_named_and_the_identity_kept() {
             assert_eq!(cluster.count("join"), 1, "its token is spent");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_far_ahead_hurries_nobody() {
+    let clock = TestClock::new();
+    let cluster = FakeCluster::new(clock.clone());
+    cluster.state().ahead = -7200;
+    cluster.state().delegated = Some(None);
+    let store = FakeDestination::new("store", &cluster);
+    bot(&cluster, &clock, &store, &[]).await.run(Reload::new(), tokio::time::sleep(INTERVAL * 4)).await.unwrap();
+    let joins = cluster.count("join");
+    assert!((4..=5).contains(&joins), "{joins} joins in four intervals");
 }

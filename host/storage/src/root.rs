@@ -7,11 +7,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
 use cap_std::fs::Dir;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, fsync, mkdirat, openat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, mkdirat, openat, statat};
 use rustix::io::Errno;
 use tracing::info;
 
-use crate::Symlinks;
+use crate::{Symlinks, file};
 
 /// What is done about a missing directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,7 @@ fn create(folder: &OwnedFd, name: &OsStr, path: &Path) -> io::Result<()> {
     fchmod(&new, PRIVATE)?;
     // A parent that may be searched but not read cannot be synced; its owner's file system decides then.
     if let Ok(parent) = openat(folder, ".", READ, Mode::empty()) {
-        fsync(&parent)?;
+        file::sync(&Dir::from_std_file(parent.into()))?;
     }
     info!(target: "TBOT", "Created directory {path:?}");
     Ok(())

@@ -54,17 +54,15 @@ fn writes_once() {
 
 /// One write under `strace`, which does `fault` at call number `at` of that name in each thread. Says whether it came to that.
 fn write_with(folder: &Path, layout: Layout, call: &str, fault: &str, at: u32) -> (Output, bool) {
+    write_under(&[], folder, layout, call, &format!("{fault}:when={at}"))
+}
+
+/// The same with more `options`, and the calls among what is done to them.
+fn write_under(options: &[&str], folder: &Path, layout: Layout, call: &str, injection: &str) -> (Output, bool) {
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut command = Command::new("strace");
-    command.args([
-        "-f",
-        "-qq",
-        "-e",
-        &format!("trace={call}"),
-        "-e",
-        &format!("inject={call}:{fault}:when={at}"),
-        "-o",
-    ]);
+    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:{injection}"));
+    command.args(["-f", "-qq", "-e", &trace, "-e", &inject]).args(options).arg("-o");
     command.arg(log.path()).arg(std::env::current_exe().unwrap());
     command.args(["--exact", "writes_once", "--ignored", "--nocapture"]);
     command.env(FOLDER, folder).env_remove(GENERATIONS).stdin(Stdio::null());
@@ -176,4 +174,18 @@ fn an_error_at_any_call_keeps_the_old_set_or_has_the_new_and_says_what_to_do_in_
 #[test]
 fn an_error_at_any_call_keeps_the_old_set_or_has_the_new_and_says_what_to_do_in_generations() {
     fail_at_every_call(Layout::Generations);
+}
+
+/// As a folder shared with a virtual machine's host.
+#[test]
+fn a_file_system_that_syncs_no_directories_is_written_all_the_same() {
+    for layout in [Layout::Plain, Layout::Generations] {
+        let folder = tempfile::tempdir().unwrap();
+        run(directory(folder.path(), layout).write(set("old"))).unwrap();
+        // Calls on the directory itself alone.
+        let only = ["-P", folder.path().to_str().unwrap()];
+        let (output, hit) = write_under(&only, folder.path(), layout, "fsync", "error=EINVAL:when=1+");
+        assert!(output.status.success() && hit, "{layout:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(whole(folder.path(), layout), "new");
+    }
 }
