@@ -46,9 +46,17 @@ impl BotSettings {
 }
 
 /// An identity that the cluster has issued and the disk does not hold yet.
+#[derive(Clone)]
 struct Unsaved {
     identity: Arc<Identity>,
     token_hash: String,
+}
+
+/// How an identity is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Renewal,
+    Joining,
 }
 
 pub(crate) struct BotIdentity {
@@ -99,19 +107,42 @@ impl BotIdentity {
         async move { drop(unsaved.lock().await) }
     }
 
-    /// One pass: a fresh identity, durable, and an open connection with it.
+    /// One pass: a fresh identity, durable, and an open connection with it. Where the disk fails until the identity before is at its end, one
+    /// that is kept in memory alone is connected, and the failure returned all the same.
     pub(crate) async fn obtain(&mut self) -> Result<Arc<dyn Session>, Failure> {
         if !self.loaded {
             self.load().await?;
         }
-        if self.unsaved.lock().await.is_some() {
-            let unsaved = self.unsaved.clone();
-            self.adopt(save(self.settings.store.clone(), unsaved.lock_owned().await).await?);
-        } else if !self.unconnected || self.expired() {
-            let fresh = self.renew_or_join().await?;
-            info!(target: "TBOT", identity = %fresh.identity, "Fetched new bot identity.");
-            self.adopt(fresh);
+        let unsaved = self.unsaved.clone().lock_owned().await;
+        match unsaved.clone() {
+            Some(waiting) => match save(self.settings.store.clone(), unsaved).await {
+                Ok(saved) => self.adopt(saved),
+                Err(e) if !self.patience().is_zero() => return Err(e),
+                Err(e) if self.current.as_ref().is_none_or(|current| !Arc::ptr_eq(current, &waiting.identity)) => {
+                    self.adopt(waiting);
+                    self.connect().await?;
+                    return Err(e.context("used and kept in memory alone"));
+                }
+                Err(_) => self.fetch().await?,
+            },
+            None => {
+                drop(unsaved);
+                if !self.unconnected || self.expired() {
+                    self.fetch().await?;
+                }
+            }
         }
+        self.connect().await
+    }
+
+    async fn fetch(&mut self) -> Result<(), Failure> {
+        let fresh = self.renew_or_join().await?;
+        info!(target: "TBOT", identity = %fresh.identity, "Fetched new bot identity.");
+        self.adopt(fresh);
+        Ok(())
+    }
+
+    async fn connect(&mut self) -> Result<Arc<dyn Session>, Failure> {
         let identity = self.current.clone().ok_or_else(|| Failure::new(FailureKind::Internal, "no identity"))?;
         let connected = self.settings.cluster.connect(identity).await;
         // Who is refused is not brought in by waiting, but perhaps by a new token.
@@ -128,6 +159,13 @@ impl BotIdentity {
         let (left, life) =
             (current.expires().since(self.settings.clock.now()), current.expires().since(current.tls.after));
         left.saturating_sub(life / 10)
+    }
+
+    /// May an identity be asked for while the disk cannot take it? A crash could lose it; but where the one before is at its end, waiting would.
+    /// Never one that costs a token.
+    fn does_without_disk(&self, way: Way) -> bool {
+        let renewable = self.current.as_ref().map(|identity| identity.tls.subject.renewable());
+        self.patience().is_zero() && renewable == Some(way == Way::Renewal)
     }
 
     /// Is there an identity, and past its end?
@@ -227,8 +265,12 @@ impl BotIdentity {
         }
         info!(target: "TBOT", "Fetching bot identity using existing bot identity.");
         let (settings, hash, asking) = (self.settings.clone(), self.token_hash.clone(), identity.clone());
-        let renewed = self.uninterrupted(FailureKind::AnswerLost, |key| async move {
-            settings.store.write(asking.files_asking(&hash, true)?).await?;
+        let without_disk = self.does_without_disk(Way::Renewal);
+        let renewed = self.uninterrupted(Way::Renewal, |key| async move {
+            match settings.store.write(asking.files_asking(&hash, true)?).await {
+                Err(e) if !without_disk => return Err(e),
+                _ => {}
+            }
             let answer = session.renew(key.public_key(), settings.ttl).await;
             if answer.as_ref().is_err_and(|e| e.kind != FailureKind::AnswerLost)
                 && let Err(e) = settings.store.write(asking.files_asking(&hash, false)?).await
@@ -252,7 +294,7 @@ impl BotIdentity {
         let (settings, hash) = (self.settings.clone(), self.token_hash.clone());
         let ask =
             |key: Arc<PrivateKey>| async move { Ok((session.rejoin(settings.joining(token, &key)).await?, hash)) };
-        self.uninterrupted(FailureKind::Denied, ask).await
+        self.uninterrupted(Way::Joining, ask).await
     }
 
     /// The connection of the identity that is there.
@@ -271,25 +313,23 @@ impl BotIdentity {
     async fn join(&mut self, token: Zeroizing<String>) -> Result<Unsaved, Failure> {
         info!(target: "TBOT", "Fetching bot identity using token.");
         let settings = self.settings.clone();
-        self.uninterrupted(FailureKind::Denied, |key| async move {
+        self.uninterrupted(Way::Joining, |key| async move {
             let hash = token_hash(&token);
             Ok((settings.cluster.join(settings.joining(token, &key)).await?, hash))
         })
         .await
     }
 
-    /// Asks and saves in a task of its own, so that a shutdown cannot come between the cluster's answer and the disk. An answer that is none
-    /// is a failure of kind `unusable`.
-    async fn uninterrupted<A>(
-        &self,
-        unusable: FailureKind,
-        ask: impl FnOnce(Arc<PrivateKey>) -> A,
-    ) -> Result<Unsaved, Failure>
+    /// Asks and saves in a task of its own, so that a shutdown cannot come between the cluster's answer and the disk.
+    async fn uninterrupted<A>(&self, way: Way, ask: impl FnOnce(Arc<PrivateKey>) -> A) -> Result<Unsaved, Failure>
     where
         A: Future<Output = Result<(Certificates, String), Failure>> + Send + 'static,
     {
         // The cluster counts a renewal even if its answer cannot be kept: make sure of the place first.
-        self.settings.store.prepare().await?;
+        match self.settings.store.prepare().await {
+            Err(e) if !self.does_without_disk(way) => return Err(e),
+            _ => {}
+        }
         let internal = |e: String| Failure::new(FailureKind::Internal, e);
         let key = Arc::new(PrivateKey::generate(KeyAlgorithm::EcdsaP256).map_err(|e| internal(e.to_string()))?);
         let (store, clock) = (self.settings.store.clone(), self.settings.clock.clone());
@@ -298,7 +338,8 @@ impl BotIdentity {
         let task = tokio::spawn(async move {
             let (certificates, token_hash) = asking.await?;
             let identity = Identity::new(key, certificates, clock.now()).map_err(|e| {
-                Failure::new(unusable, format!("the identity that the cluster issued cannot be used: {e}"))
+                let kind = if way == Way::Renewal { FailureKind::AnswerLost } else { FailureKind::Denied };
+                Failure::new(kind, format!("the identity that the cluster issued cannot be used: {e}"))
             })?;
             let (now, after, before) = (clock.now(), identity.tls.after, identity.tls.before);
             if now < after || now >= before {

@@ -338,7 +338,7 @@ async fn who_is_refused_with_a_new_identity_takes_up_a_new_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_identity_waits_for_the_disk_since_its_token_is_spent() {
+async fn a_first_identity_that_the_disk_does_not_take_is_used_and_kept_for_it_since_its_token_is_spent() {
     let world = Arc::new(World::new(0));
     *world.store.refuse.lock().unwrap() = failure(FailureKind::Storage);
     let full = world.clone();
@@ -348,7 +348,7 @@ async fn a_first_identity_waits_for_the_disk_since_its_token_is_spent() {
     });
     world.run(&[], 1100).await.unwrap();
     disk.await.unwrap();
-    assert_eq!(world.log(), ["join", "write store", "connect 1"]);
+    assert_eq!(world.log(), ["join", "connect 1", "write store", "connect 1"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -302,6 +302,8 @@ impl Session for FakeSession {
 pub struct FakeDestination {
     pub files: Mutex<HashMap<String, Vec<u8>>>,
     pub refuse: Mutex<Option<Failure>>,
+    /// Is that noticed before anything is written?
+    pub unprepared: Mutex<bool>,
     /// When something was written.
     pub written: Mutex<Vec<Instant>>,
     name: String,
@@ -310,8 +312,8 @@ pub struct FakeDestination {
 
 impl FakeDestination {
     pub fn new(name: &str, cluster: &FakeCluster) -> Arc<Self> {
-        let (files, refuse, written) = Default::default();
-        Arc::new(Self { files, refuse, written, name: name.into(), state: cluster.state.clone() })
+        let (files, refuse, unprepared, written) = Default::default();
+        Arc::new(Self { files, refuse, unprepared, written, name: name.into(), state: cluster.state.clone() })
     }
 
     pub fn text(&self, name: &str) -> String {
@@ -334,7 +336,7 @@ impl Destination for FakeDestination {
     }
 
     async fn prepare(&self) -> Result<(), Failure> {
-        Ok(())
+        refuse(self.refuse.lock().unwrap().as_ref().filter(|_| *self.unprepared.lock().unwrap()))
     }
 
     async fn lock(&self) -> Result<Box<dyn Send + Sync>, Failure> {
