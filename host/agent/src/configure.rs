@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use config::{DestinationConfig, DestinationFlags, Mistakes, ServiceFlags};
 use tracing::warn;
 
-use crate::flags::{Flags, Start};
+use crate::flags::{Flags, Start, path};
 use crate::start::runtime;
 use crate::{migrate, wiring};
 
@@ -16,7 +16,7 @@ pub(crate) struct Configure {
     #[command(flatten)]
     start: Start,
     /// Write the file here, in place of stdout
-    #[arg(short, long, global = true, value_name = "FILE")]
+    #[arg(short, long, global = true, value_name = "FILE", value_parser = path())]
     output: Option<PathBuf>,
 }
 

@@ -93,7 +93,7 @@ pub(crate) enum Command {
     /// Print a configuration of Teleport 12 or 13 (`-c`) as one of Teleport 14 and later
     Migrate {
         /// Write the file here, in place of stdout
-        #[arg(short, long, value_name = "FILE")]
+        #[arg(short, long, value_name = "FILE", value_parser = path())]
         output: Option<PathBuf>,
     },
     /// Prepare a directory for the bot and its readers
@@ -314,7 +314,7 @@ impl Flags {
 }
 
 /// A path that may be empty: scripts hand on variables that are, which means that none is given.
-fn path() -> impl TypedValueParser<Value = PathBuf> {
+pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 

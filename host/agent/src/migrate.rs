@@ -28,7 +28,7 @@ pub(crate) fn migrate(flags: &Flags, output: Option<&Path>) -> Result<(), String
 
 /// Only ever called with a whole file: nothing is truncated for one that is wrong.
 pub(crate) fn write(text: &str, output: Option<&Path>) -> Result<(), String> {
-    let Some(path) = output else {
+    let Some(path) = output.filter(|path| !path.as_os_str().is_empty()) else {
         print!("{text}");
         return Ok(());
     };

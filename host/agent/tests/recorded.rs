@@ -38,7 +38,7 @@ fn variables_count_as_in_the_original() {
     }
     assert!(run(("TELEPORT_AUTH_SERVER", "v:1"), &["--auth-server="]).contains("auth_server: v:1\n"));
     assert!(run(("TELEPORT_PROXY", "p:1"), &[]).contains("proxy_server: p:1\n"));
-    assert!(run(("TELEPORT_BOT_TOKEN", "v"), &flag).contains("token: t\n"));
+    assert!(run(("TELEPORT_BOT_TOKEN", "v"), &["-a=a:1", "-o="]).contains("token: t\n"));
 }
 
 fn last_line(stderr: &[u8]) -> String {
