@@ -12,9 +12,9 @@ use crate::{
     wire::{
         proto::{
             AppSessionResponse, Certs, CreateAppSessionRequest, Event, Features, GetAppSessionRequest,
-            GetClusterCaCertResponse, GetDomainNameResponse, GetRoleRequest, ListResourcesRequest,
-            ListResourcesResponse, PingRequest, PingResponse, UserCertsRequest, Watch,
-            auth_service_server::AuthService,
+            GetClusterCaCertResponse, GetDomainNameResponse, GetRoleRequest, IsMfaRequiredRequest,
+            IsMfaRequiredResponse, ListResourcesRequest, ListResourcesResponse, PingRequest, PingResponse,
+            UserCertsRequest, Watch, auth_service_server::AuthService,
         },
         types::{AuthPreferenceSpecV2, AuthPreferenceV2, Metadata, RoleV6, UserSpecV2, UserV2},
     },
@@ -124,6 +124,14 @@ impl AuthService for AuthApi {
             _ => return Err(Refusal::AccessDenied("access denied to another user's session".to_owned()).status()),
         }
         Ok(Response::new(AppSessionResponse { session: Some(session) }))
+    }
+
+    async fn is_mfa_required(
+        &self,
+        _: Request<IsMfaRequiredRequest>,
+    ) -> Result<Response<IsMfaRequiredResponse>, Status> {
+        self.0.caller()?;
+        Ok(Response::new(IsMfaRequiredResponse { required: false, mfa_required: 2 }))
     }
 
     async fn watch_events(&self, request: Request<Watch>) -> Result<Response<Self::WatchEventsStream>, Status> {

@@ -12,7 +12,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{grpc::Connection, refusal::Refusal};
 use crate::wire::teleport::transport::v1::{
-    Frame, ProxySshRequest, ProxySshResponse, transport_service_server::TransportService,
+    ClusterDetails, Frame, GetClusterDetailsRequest, GetClusterDetailsResponse, ProxySshRequest, ProxySshResponse,
+    transport_service_server::TransportService,
 };
 
 /// Bytes of one message.
@@ -25,6 +26,14 @@ pub(crate) struct TransportApi(pub Arc<Connection>);
 impl TransportService for TransportApi {
     type ProxySSHStream = ReceiverStream<Result<ProxySshResponse, Status>>;
 
+    async fn get_cluster_details(
+        &self,
+        _: Request<GetClusterDetailsRequest>,
+    ) -> Result<Response<GetClusterDetailsResponse>, Status> {
+        self.0.caller()?;
+        Ok(Response::new(GetClusterDetailsResponse { details: Some(ClusterDetails::default()) }))
+    }
+
     async fn proxy_ssh(
         &self,
         request: Request<Streaming<ProxySshRequest>>,
@@ -32,12 +41,14 @@ impl TransportService for TransportApi {
         self.0.caller()?;
         let mut heard = request.into_inner();
         let first = heard.message().await?.and_then(|message| message.dial_target);
-        let target =
-            first.ok_or_else(|| Refusal::BadParameter("first message must contain a dial target".to_owned()))?;
+        let target = first.ok_or_else(|| Refusal::BadParameter("first frame must contain a dial target".to_owned()))?;
         let address = self.find(&target.host_port, &target.cluster)?;
         let host = TcpStream::connect(&address).await.map_err(|error| Refusal::Internal(error.to_string()))?;
         let (mut from_host, mut to_host) = host.into_split();
         let (say, said) = mpsc::channel(4);
+        // Nothing of the host goes with it: clients take this message as the news that it is there.
+        let there = ProxySshResponse { details: Some(ClusterDetails::default()), ssh: None };
+        say.try_send(Ok(there)).map_err(|error| Refusal::Internal(error.to_string()))?;
         tokio::spawn(async move {
             while let Ok(Some(message)) = heard.message().await {
                 let payload = message.ssh.map(|frame| frame.payload).unwrap_or_default();
@@ -50,7 +61,7 @@ impl TransportService for TransportApi {
             let mut buffer = vec![0; CHUNK];
             while let Ok(length @ 1..) = from_host.read(&mut buffer).await {
                 let ssh = Some(Frame { payload: buffer[..length].to_vec() });
-                if say.send(Ok(ProxySshResponse { ssh })).await.is_err() {
+                if say.send(Ok(ProxySshResponse { details: None, ssh })).await.is_err() {
                     break;
                 }
             }

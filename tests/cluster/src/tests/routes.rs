@@ -16,7 +16,7 @@ use crate::{
     state::hex,
     wire::{
         proto::{
-            CreateAppSessionRequest, GetRoleRequest, PingRequest, RouteToApp, UserCertsRequest,
+            CreateAppSessionRequest, GetRoleRequest, IsMfaRequiredRequest, PingRequest, RouteToApp, UserCertsRequest,
             auth_service_client::AuthServiceClient, join_service_client as legacy,
         },
         teleport::{
@@ -26,6 +26,9 @@ use crate::{
                 join_response, join_service_client as newest, result,
             },
             presence::v1::{ListRemoteClustersRequest, presence_service_client::PresenceServiceClient},
+            transport::v1::{
+                GetClusterDetailsRequest, ProxySshRequest, TargetHost, transport_service_client::TransportServiceClient,
+            },
         },
         types::RegisterUsingTokenRequest,
     },
@@ -207,6 +210,40 @@ async fn an_application_opens_when_its_session_is_visible() {
         assert!(answers[..answers.len() - 1].iter().all(|(code, _)| *code == 403), "{answers:?}");
         assert_eq!(answers.last().unwrap(), &(200, "hello".to_owned()), "{release:?}");
     }
+}
+
+/// What `tsh` needs besides, which the original runs for its local proxies and for SSH.
+#[tokio::test]
+async fn tsh_hears_of_the_host_before_its_first_bytes() {
+    let stand_in = stand_in(Release::V15).await;
+    let host = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    stand_in.control().add_host("node", &host.local_addr().unwrap().to_string());
+    tokio::spawn(async move {
+        let (mut connection, _) = host.accept().await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut connection, b"SSH-2.0-x\r\n").await.unwrap();
+    });
+    let bot = join(&stand_in, "once").await;
+    let mut auth = AuthServiceClient::new(auth_channel(&stand_in, Some(&bot)).await);
+    let mfa = auth.is_mfa_required(IsMfaRequiredRequest {}).await.unwrap().into_inner();
+    assert_eq!((mfa.required, mfa.mfa_required), (false, 2));
+
+    let (port, root) = (stand_in.proxy_addr().port(), host_root(&stand_in));
+    let protocols = ["teleport-proxy-ssh-grpc", "h2"];
+    let tls = connect(port, &root, "teleport.cluster.local", &protocols, Some(&bot)).await.unwrap();
+    let mut proxy = TransportServiceClient::new(channel(tls).await);
+    let details = proxy.get_cluster_details(GetClusterDetailsRequest {}).await.unwrap().into_inner();
+    assert!(!details.details.unwrap().fips_enabled);
+    let target = |host_port: &str| {
+        let target = TargetHost { host_port: host_port.to_owned(), cluster: stand_in.cluster_name().to_owned() };
+        tokio_stream::iter([ProxySshRequest { dial_target: Some(target), ssh: None }])
+    };
+    let unknown = proxy.proxy_ssh(target("nowhere:0")).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    let mut answers = proxy.proxy_ssh(target("node:0")).await.unwrap().into_inner();
+    let first = answers.message().await.unwrap().unwrap();
+    assert!(first.details.is_some() && first.ssh.is_none(), "bytes in it would be lost: {first:?}");
+    let second = answers.message().await.unwrap().unwrap();
+    assert_eq!(second.ssh.unwrap().payload, b"SSH-2.0-x\r\n");
 }
 
 /// Agents of version 17 and later ask two more services than ours does.
