@@ -161,9 +161,13 @@ impl Catalog {
         }
         let available = self.names(kind);
         let close = available.iter().filter(|known| strsim::damerau_levenshtein(known, name) <= 2).min();
-        let remedy = match close {
-            Some(close) => format!("did you mean `{close}`?"),
-            None => format!("there are {}, and those that `plugins` names", available.join(", ")),
+        let declared = self.third_party.keys().find(|(_, other)| other == name);
+        let remedy = match (declared, close) {
+            (Some((other, _)), _) => {
+                format!("`plugins` has it with `kind: {}`, and here it must be `kind: {}`", other.name(), kind.name())
+            }
+            (None, Some(close)) => format!("did you mean `{close}`?"),
+            (None, None) => format!("there are {}, and those that `plugins` names", available.join(", ")),
         };
         // The original's words, which people search for (surface §B.3, §B.6).
         let what = match kind {

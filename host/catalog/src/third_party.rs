@@ -237,6 +237,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_plugin_of_another_kind_is_not_called_unknown() {
+        let world = World::new();
+        let compiled = world.compiled(&world.plugin(Some(world.digest()))).await.unwrap();
+        let mut catalog = Catalog::load(vec![], None).await.unwrap();
+        catalog.third_party.insert((Kind::Format, "own".into()), compiled);
+        let refused = catalog.output("own").await.err().unwrap();
+        let words =
+            "unrecognized output type (own): `plugins` has it with `kind: format`, and here it must be `kind: output`";
+        assert_eq!(refused.message, words);
+    }
+
+    #[tokio::test]
     async fn a_bundled_plugin_is_granted_the_key_and_nothing_else() {
         let entry = |name: &str, grants: serde_json::Value| ThirdParty {
             name: name.into(),

@@ -18,8 +18,8 @@ use crate::error::{CallError, escaped};
 use crate::limits::{JOIN_DEADLINE, PURE_DEADLINE};
 
 fn export_missing(plugin: &Plugin, kind: Kind, error: &wasmtime::Error) -> CallError {
-    let reason =
-        format!("it does not export what a {} plugin must: {}", kind.name(), escaped(&error.root_cause().to_string()));
+    let missing = escaped(&error.root_cause().to_string());
+    let reason = format!("it does not export what {} plugin must: {missing}", kind.with_article());
     CallError::BadResult { plugin: plugin.name.to_string(), reason }
 }
 
@@ -88,7 +88,9 @@ impl JoinMethod for JoinPlugin {
         let config = config.to_owned();
         let plugin = self.plugin.granted(&config);
         let proof = guest_call!(&plugin, self.pre, JOIN_DEADLINE, tbot_join_method.prove(&config, &attempt))?;
-        Ok(match proof.map_err(|e| reported(&self.plugin, e))? {
+        let named =
+            |e| Failure::from(reported(&self.plugin, e)).context(format_args!("join method `{}`", self.plugin.name));
+        Ok(match proof.map_err(named)? {
             method::Proof::Secret => JoinProof::Secret,
             method::Proof::IdToken(jwt) => JoinProof::IdToken(jwt),
             method::Proof::Azure(azure) => JoinProof::Azure {
@@ -195,7 +197,8 @@ impl Format for FormatPlugin {
         let (config, material) = (config.to_owned(), lower(material));
         let plugin = self.plugin.granted(&config);
         let files = guest_call!(&plugin, self.pre, PURE_DEADLINE, tbot_format_format.render(&config, &material), key)?;
-        Ok(files.map_err(|e| reported(&self.plugin, e))?.into_iter().map(lift).collect())
+        let named = |e| Failure::from(reported(&self.plugin, e)).context(format_args!("format `{}`", self.plugin.name));
+        Ok(files.map_err(named)?.into_iter().map(lift).collect())
     }
 }
 

@@ -36,6 +36,41 @@ impl Kind {
         }
     }
 
+    /// As in a sentence.
+    pub(crate) fn with_article(self) -> &'static str {
+        match self {
+            Self::Join => "a join",
+            Self::Output => "an output",
+            Self::Format => "a format",
+        }
+    }
+
+    /// The interface that the world exports.
+    fn export(self) -> &'static str {
+        match self {
+            Self::Join => "tbot:join/method@0.1.0",
+            Self::Output => "tbot:output/output@0.1.0",
+            Self::Format => "tbot:format/format@0.1.0",
+        }
+    }
+
+    /// Why a component is not of this kind, where another interface that it exports tells.
+    fn mistaken_for(self, export: &str) -> Option<String> {
+        let interface = |name: &'_ str| name.split('@').next().map(str::to_owned);
+        if export == self.export() {
+            return None;
+        }
+        if interface(export) == interface(self.export()) {
+            let wanted = self.export();
+            return Some(format!(
+                "it exports `{}`, and this program knows `{wanted}`: build it against that version of the WIT",
+                escaped(export)
+            ));
+        }
+        let other = [Self::Join, Self::Output, Self::Format].into_iter().find(|kind| kind.export() == export)?;
+        Some(format!("it is {} plugin: set `kind: {}`", other.with_article(), other.name()))
+    }
+
     /// The interfaces that the world imports. WASI 0.2 is linked with an empty context and always allowed.
     fn imports(self) -> &'static [&'static str] {
         match self {
@@ -109,7 +144,7 @@ impl Engine {
                 [b'\x7f', b'E', b'L', b'F', ..] => {
                     "machine code is not accepted, name the component that it was made of"
                 }
-                [b'\0', b'a', b's', b'm', ..] => "a core module has to be wrapped into one",
+                [b'\0', b'a', b's', b'm', ..] => "wrap the core module into one with `wasm-tools component new`",
                 _ => "name the `.wasm` file that the plugin's build made",
             };
             return refuse(format!("this is not a WebAssembly component: {remedy}"));
@@ -147,10 +182,20 @@ impl Engine {
         let component = unsafe { Component::deserialize(&self.engine, own_code) }
             .map_err(|e| bad(e, "it was compiled by another program, build both together"))?;
         let ty = component.component_type();
+        let exports: Vec<_> = ty.exports(&self.engine).map(|(export, _)| export).collect();
+        if !exports.contains(&kind.export())
+            && let Some(reason) = exports.iter().find_map(|export| kind.mistaken_for(export))
+        {
+            return Err(CallError::BadResult { plugin: name.to_owned(), reason });
+        }
         for (import, _) in ty.imports(&self.engine) {
             if !import.starts_with("wasi:") && !kind.imports().contains(&import) {
                 let import = escaped(import);
-                return Err(CallError::RefusedCapability { plugin: name.to_owned(), import, kind: kind.name() });
+                return Err(CallError::RefusedCapability {
+                    plugin: name.to_owned(),
+                    import,
+                    kind: kind.with_article(),
+                });
             }
         }
         let pre = self.linker.instantiate_pre(&component).map_err(|e| bad(e, "build it against the published WIT"))?;

@@ -55,14 +55,14 @@ pub enum CallError {
     },
     /// The component imports something that this host does not give.
     #[error(
-        "plugin `{plugin}` imports `{import}`, which a {kind} plugin does not get: build it against the published WIT"
+        "plugin `{plugin}` imports `{import}`, which {kind} plugin does not get: build it against the published WIT"
     )]
     RefusedCapability {
         /// Name of the plugin.
         plugin: String,
         /// The import.
         import: String,
-        /// The kind of plugin.
+        /// The kind of plugin, with its article.
         kind: &'static str,
     },
     /// The guest reported an error of its own.

@@ -121,6 +121,17 @@ async fn what_is_not_a_plugin_of_this_world_is_refused_with_a_reason() {
     let empty = wat::parse_str("(component)").unwrap();
     let refused = plugin(&engine, "empty", &empty).await.err().unwrap();
     assert!(refused.to_string().contains("does not export what a format plugin must"), "{refused}");
+    for (export, words) in [
+        ("tbot:join/method@0.1.0", "it is a join plugin: set `kind: join`"),
+        (
+            "tbot:format/format@0.2.0",
+            "it exports `tbot:format/format@0.2.0`, and this program knows `tbot:format/format@0.1.0`",
+        ),
+    ] {
+        let other = format!("(component (instance $i) (export \"{export}\" (instance $i)))");
+        let refused = plugin(&engine, "other", &wat::parse_str(&other).unwrap()).await.err().unwrap();
+        assert!(refused.to_string().contains(words), "{refused}");
+    }
     let code = engine.compile(&component(MEMORY, FINE)).unwrap();
     assert!(engine.load_own_code("cut", Kind::Format, &code[..code.len() / 2], Grants::default()).is_err());
 }
