@@ -8,7 +8,7 @@ use identity::{
     Certificates, Clock, Cluster, Destination, Failure, FailureKind, Identity, JoinMethod, Joining, KeyAlgorithm,
     Monitor, PrivateKey, RENEWAL_FILE, STORE_FILES, Session, load, token_hash,
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
@@ -115,7 +115,7 @@ impl BotIdentity {
         }
         let unsaved = self.unsaved.clone().lock_owned().await;
         match unsaved.clone() {
-            Some(waiting) => match save(self.settings.store.clone(), unsaved).await {
+            Some(waiting) => match self.save_again(unsaved).await {
                 Ok(saved) => self.adopt(saved),
                 Err(e) if !self.patience().is_zero() => return Err(e),
                 Err(e) if self.current.as_ref().is_none_or(|current| !Arc::ptr_eq(current, &waiting.identity)) => {
@@ -133,6 +133,14 @@ impl BotIdentity {
             }
         }
         self.connect().await
+    }
+
+    async fn save_again(&self, unsaved: OwnedMutexGuard<Option<Unsaved>>) -> Result<Unsaved, Failure> {
+        // The directory may be what is missing; if there is no more to it, what is wrong is told by the write.
+        if let Err(e) = self.settings.store.prepare().await {
+            debug!(target: "TBOT", "The storage cannot be prepared: {e}");
+        }
+        save(self.settings.store.clone(), unsaved).await
     }
 
     async fn fetch(&mut self) -> Result<(), Failure> {
@@ -368,10 +376,7 @@ fn unanswered(failure: Failure, identity: &Identity) -> Failure {
 }
 
 /// Makes the waiting identity durable. Where that fails it goes on waiting.
-async fn save(
-    store: Arc<dyn Destination>,
-    mut slot: tokio::sync::OwnedMutexGuard<Option<Unsaved>>,
-) -> Result<Unsaved, Failure> {
+async fn save(store: Arc<dyn Destination>, mut slot: OwnedMutexGuard<Option<Unsaved>>) -> Result<Unsaved, Failure> {
     let Some(unsaved) = slot.as_ref() else { return Err(Failure::new(FailureKind::Internal, "nothing to save")) };
     let written = store.write(unsaved.identity.files(&unsaved.token_hash)?).await;
     written.map_err(|e| e.context("the new bot identity cannot be stored, trying again"))?;

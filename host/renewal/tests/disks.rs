@@ -71,3 +71,24 @@ async fn nobody_joins_with_a_token_for_a_full_disk() {
     disk.await.unwrap();
     assert_eq!(cluster.count("join"), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_storage_that_is_removed_while_the_cluster_answers_is_made_anew() {
+    let clock = TestClock::new();
+    let cluster = FakeCluster::new(clock.clone());
+    let store = FakeDestination::new("store", &cluster);
+    bot(&cluster, &clock, &store, &[]).await.oneshot(std::future::pending()).await.unwrap();
+    cluster.state().delay = Duration::from_secs(10);
+    let place = store.clone();
+    let operator = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        *place.gone.lock().unwrap() = true;
+    });
+    bot(&cluster, &clock, &store, &[])
+        .await
+        .run(Reload::new(), tokio::time::sleep(Duration::from_secs(60)))
+        .await
+        .unwrap();
+    operator.await.unwrap();
+    assert_eq!(cluster.state().log.last().unwrap(), "connect 2");
+}

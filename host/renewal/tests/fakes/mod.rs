@@ -304,6 +304,8 @@ pub struct FakeDestination {
     pub refuse: Mutex<Option<Failure>>,
     /// Is that noticed before anything is written?
     pub unprepared: Mutex<bool>,
+    /// The directory was removed: nothing is written until it is prepared again.
+    pub gone: Mutex<bool>,
     /// When something was written.
     pub written: Mutex<Vec<Instant>>,
     name: String,
@@ -312,8 +314,8 @@ pub struct FakeDestination {
 
 impl FakeDestination {
     pub fn new(name: &str, cluster: &FakeCluster) -> Arc<Self> {
-        let (files, refuse, unprepared, written) = Default::default();
-        Arc::new(Self { files, refuse, unprepared, written, name: name.into(), state: cluster.state.clone() })
+        let (files, refuse, unprepared, gone, written) = Default::default();
+        Arc::new(Self { files, refuse, unprepared, gone, written, name: name.into(), state: cluster.state.clone() })
     }
 
     pub fn text(&self, name: &str) -> String {
@@ -336,7 +338,9 @@ impl Destination for FakeDestination {
     }
 
     async fn prepare(&self) -> Result<(), Failure> {
-        refuse(self.refuse.lock().unwrap().as_ref().filter(|_| *self.unprepared.lock().unwrap()))
+        refuse(self.refuse.lock().unwrap().as_ref().filter(|_| *self.unprepared.lock().unwrap()))?;
+        *self.gone.lock().unwrap() = false;
+        Ok(())
     }
 
     async fn lock(&self) -> Result<Box<dyn Send + Sync>, Failure> {
@@ -345,6 +349,8 @@ impl Destination for FakeDestination {
 
     async fn write(&self, files: Vec<OutputFile>) -> Result<(), Failure> {
         refuse(self.refuse.lock().unwrap().as_ref())?;
+        let gone = self.gone.lock().unwrap().then(|| Failure::new(FailureKind::Storage, "no such directory"));
+        refuse(gone.as_ref())?;
         self.state.lock().unwrap().log.push(format!("write {}", self.name));
         self.written.lock().unwrap().push(Instant::now());
         for file in files {
