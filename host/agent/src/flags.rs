@@ -32,6 +32,9 @@ pub(crate) struct Flags {
     pub(crate) insecure: bool,
     #[command(flatten)]
     pub(crate) traces: Traces,
+    /// The switches whose last word was their `--no-` form.
+    #[arg(skip)]
+    off: Vec<String>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -289,7 +292,11 @@ impl Flags {
             eprintln!("tbot: error: {message}");
             ExitCode::FAILURE
         })?;
-        let read = Self::try_parse_from(without_negations(arguments)).map(|mut flags| {
+        let (arguments, off) = without_negations(arguments);
+        let read = Self::try_parse_from(arguments).map(|mut flags| {
+            // The variable stands for the flag, and is older than what was typed.
+            flags.debug &= !off.iter().any(|name| name == "debug");
+            flags.off = off;
             flags.config = flags.config.filter(|path| !path.as_os_str().is_empty());
             flags.config_string = flags.config_string.filter(|text| !text.is_empty());
             flags
@@ -310,6 +317,13 @@ impl Flags {
             }
             ExitCode::FAILURE
         })
+    }
+}
+
+impl Flags {
+    /// What a switch says: nothing, or the last of its forms.
+    pub(crate) fn switch(&self, name: &str, on: bool) -> Option<bool> {
+        if on { Some(true) } else { self.off.iter().any(|off| off == name).then_some(false) }
     }
 }
 
@@ -376,29 +390,33 @@ fn last_line(error: &clap::Error) -> Option<String> {
     })
 }
 
-/// Every switch has a `--no-` form; the last of both wins, as for every flag (surface §A.12).
-fn without_negations(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+/// Every switch has a `--no-` form; the last of both wins, as for every flag (surface §A.12). Beside the other arguments, those whose
+/// `--no-` form won.
+fn without_negations(arguments: Vec<OsString>) -> (Vec<OsString>, Vec<String>) {
     if !arguments.iter().any(|argument| argument.to_str().is_some_and(|text| text.starts_with("--no-"))) {
-        return arguments;
+        return (arguments, Vec::new());
     }
     let mut switches: Vec<String> = switches(&Flags::command());
-    // The only value of it that there is yet.
-    switches.push("fips".to_owned());
-    let mut kept: Vec<OsString> = Vec::new();
+    // Off is all that they can be yet.
+    switches.extend(["fips", "scoped"].map(str::to_owned));
+    let (mut kept, mut off): (Vec<OsString>, Vec<String>) = (Vec::new(), Vec::new());
     let mut flags = true;
     for argument in arguments {
         flags &= argument != "--";
+        let forms = |name: &str| [format!("--{name}"), if name == "debug" { "-d" } else { "" }.to_owned()];
         let positive = argument.to_str().and_then(|text| text.strip_prefix("--no-"));
         match positive.filter(|name| flags && switches.iter().any(|switch| switch == name)) {
             Some(name) => {
-                let short = if name == "debug" { "-d" } else { "" };
-                kept.retain(|earlier| *earlier != *format!("--{name}") && earlier != short);
+                kept.retain(|earlier| !forms(name).iter().any(|form| earlier == form.as_str()));
+                off.push(name.to_owned());
             }
-            None => kept.push(argument),
+            None => {
+                off.retain(|name| !forms(name).iter().any(|form| argument == form.as_str()));
+                kept.push(argument);
+            }
         }
     }
-    kept
+    (kept, off)
 }
 
 fn switches(command: &clap::Command) -> Vec<String> {
@@ -424,6 +442,12 @@ mod tests {
         }
         assert!(Flags::read(["tbot", "start", "--no-token"].map(OsString::from)).is_err());
         assert!(!read("tbot -d start --no-debug").debug);
+        let off = |line: &str| {
+            let flags = read(line);
+            ["oneshot", "insecure", "debug"].map(|name| flags.switch(name, name == "insecure" && flags.insecure))
+        };
+        assert_eq!(off("tbot start --no-oneshot --no-insecure --insecure"), [Some(false), Some(true), None]);
+        assert_eq!(off("tbot start --no-debug -d --oneshot"), [None, None, None]);
     }
 
     #[test]

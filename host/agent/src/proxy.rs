@@ -313,7 +313,7 @@ impl Context {
 }
 
 fn configuration(path: &Path, insecure: bool) -> Result<Config, String> {
-    let flags = config::Flags { insecure, outputs_only: true, ..config::Flags::default() };
+    let flags = config::Flags { insecure: insecure.then_some(true), outputs_only: true, ..config::Flags::default() };
     config::load(Some(path), &flags, &|name| std::env::var(name).ok()).map_err(|mistakes| mistakes.to_string())
 }
 

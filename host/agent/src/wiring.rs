@@ -68,9 +68,9 @@ pub(crate) fn overrides(flags: &Flags, start: &Start) -> config::Flags {
         certificate_ttl: start.certificate_ttl.clone(),
         renewal_interval: start.renewal_interval.clone(),
         diag_addr: start.diag_addr.clone(),
-        oneshot: start.oneshot,
-        debug: flags.debug,
-        insecure: flags.insecure,
+        oneshot: flags.switch("oneshot", start.oneshot),
+        debug: flags.switch("debug", flags.debug),
+        insecure: flags.switch("insecure", flags.insecure),
         outputs_only: false,
     }
 }

@@ -62,7 +62,7 @@ pub(crate) fn finish(
         renewal_interval,
         oneshot: draft.oneshot,
         debug: draft.debug,
-        insecure: flags.insecure || draft.insecure.is_some(),
+        insecure: flags.insecure.unwrap_or(draft.insecure.is_some()),
         diag_addr: draft.diag_addr,
         newest: draft.newest,
         warnings: report.warnings,

@@ -37,12 +37,12 @@ pub struct Flags {
     pub renewal_interval: Option<String>,
     /// `--diag-addr`.
     pub diag_addr: Option<String>,
-    /// `--oneshot`: only ever switches on.
-    pub oneshot: bool,
-    /// `--debug`: only ever switches on.
-    pub debug: bool,
-    /// `--insecure`: only ever switches on.
-    pub insecure: bool,
+    /// `--oneshot`, or `--no-oneshot`.
+    pub oneshot: Option<bool>,
+    /// `--debug`, or `--no-debug`.
+    pub debug: Option<bool>,
+    /// `--insecure`, or `--no-insecure`.
+    pub insecure: Option<bool>,
     /// No bot is run, only its outputs are looked at: the address and how to join may be missing (surface §B.3).
     pub outputs_only: bool,
 }
@@ -128,8 +128,9 @@ impl Flags {
         }
         self.merge_onboarding(draft, source, report);
         self.merge_join_uri(draft, source, report);
-        draft.oneshot |= self.oneshot;
-        draft.debug |= self.debug;
+        draft.oneshot = self.oneshot.unwrap_or(draft.oneshot);
+        draft.debug = self.debug.unwrap_or(draft.debug);
+        draft.insecure = draft.insecure.take().filter(|_| self.insecure != Some(false));
     }
 
     fn merge_addresses(&self, draft: &mut Draft, report: &mut Report) {

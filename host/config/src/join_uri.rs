@@ -1,3 +1,4 @@
+use identity::JOIN_METHODS;
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
@@ -24,7 +25,7 @@ pub(crate) fn read(text: &str, place: &Place, report: &mut Report) -> Option<(Se
         let (token, parameter) = user.split_once(':').map_or((user, None), |(token, more)| (token, Some(more)));
         let parameter = parameter.map(decoded).unwrap_or_else(|| Some(Zeroizing::default()))?;
         let token = decoded(token)?;
-        (!method.is_empty() && !token.is_empty()).then_some((kind, method.replace('-', "_"), token, parameter, address))
+        (!method.is_empty() && !token.is_empty()).then_some((kind, named(method), token, parameter, address))
     };
     let Some((kind, method, token, parameter, address)) = parts() else {
         report.mistake(place, form);
@@ -49,6 +50,12 @@ pub(crate) fn read(text: &str, place: &Place, report: &mut Report) -> Option<(Se
         onboarding.method_config = serde_json::json!({ key: parameter.as_str() });
     }
     Some((address, onboarding))
+}
+
+/// The method that a scheme names: its `_` cannot stand there, and is a `-` or missing.
+fn named(scheme: &str) -> String {
+    let bare = |method: &&&str| method.replace('_', "") == scheme.replace('-', "");
+    JOIN_METHODS.iter().find(bare).map_or_else(|| scheme.replace('-', "_"), |method| (*method).to_owned())
 }
 
 /// What the parameter of a method means, as a key of `onboarding.<method>`.
@@ -85,6 +92,11 @@ mod tests {
         assert_eq!(onboarding.join_method, "bound_keypair");
         assert_eq!(onboarding.token, Some(Token::Literal(Zeroizing::new("na:me".to_owned()))));
         assert_eq!(onboarding.method_config, serde_json::json!({"registration_secret": "a@b"}));
+        for (scheme, method) in
+            [("terraformcloud", "terraform_cloud"), ("azure-devops", "azure_devops"), ("iam", "iam")]
+        {
+            assert_eq!(parsed(&format!("tbot+proxy+{scheme}://t@a:1")).unwrap().1.join_method, method);
+        }
         let (address, onboarding) = parsed("tbot+auth+token://t@[::1]:3025").unwrap();
         assert_eq!((address.kind, address.port), (ServerKind::Either, Some(3025)));
         assert_eq!((onboarding.join_method.as_str(), onboarding.method_config.to_string().as_str()), ("token", "{}"));

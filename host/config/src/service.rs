@@ -15,9 +15,13 @@ const LONGEST_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Names that the original's own inner services have (surface §B.7).
 const RESERVED: [&str; 5] = ["ca-rotation", "crl-cache", "heartbeat", "identity", "spiffe-trust-bundle-cache"];
 /// Services of the original that no plugin can be; which output plugins are missing, the catalog says (surface §B.6, §B.7).
-pub const SERVICES_NOT_YET: [&str; 10] = [
+pub const SERVICES_NOT_YET: [&str; 14] = [
     "application-proxy",
+    "beams/vnet",
+    "bot-api",
+    "identity/key-agent",
     "kubernetes/argo-cd",
+    "login-agent",
     "spiffe-svid",
     "spiffe-workload-api",
     "ssh-multiplexer",
@@ -46,6 +50,11 @@ impl Service {
         let roles = roles.into_iter().map(|(_, role)| role).collect();
         let ttl = section.field("credential_ttl").and_then(|field| field.duration(report));
         let renewal_interval = section.field("renewal_interval").and_then(|field| field.duration(report));
+        if let Some(field) = section.field("delegation_session_id") {
+            let message =
+                "`delegation_session_id` is not supported yet: remove it, the credentials are the bot's own then";
+            report.curable(&field.place, message);
+        }
         let kind = match section.field("type").map(|field| (field.text(report), field.place)) {
             Some((Some(kind), place)) if SERVICES_NOT_YET.contains(&kind.as_str()) => {
                 report.curable(&place, format!("`{kind}` is not supported yet: remove this service"));

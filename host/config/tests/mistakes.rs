@@ -80,6 +80,11 @@ fn a_single_mistake_is_named() {
             "services: [{type: ssh-multiplexer}]\n",
             "t.yaml:4:19: services[0].type: `ssh-multiplexer` is not supported yet",
         ),
+        ("services: [{type: login-agent}]\n", "`login-agent` is not supported yet"),
+        (
+            "services: [{type: noop, delegation_session_id: x}]\n",
+            "services[0].delegation_session_id: `delegation_session_id` is not supported yet",
+        ),
         ("outputs: [{destination: {type: memory}}]\n", "unrecognized output type ()"),
         ("outputs: [{type: identity, destination: /opt/a}]\n", "outputs[0].destination: must be a map"),
         ("outputs: {type: identity}\n", "outputs: must be a list, and is a map"),

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::{Failure, Material, OutputPlan, PrivateKey, RenderedFile};
 
 /// Every join method that some version of the cluster knows (surface §B.3). Which of them work here, the catalog decides.
-pub const JOIN_METHODS: [&str; 17] = [
+pub const JOIN_METHODS: [&str; 18] = [
     "azure",
     "azure_devops",
     "bitbucket",
@@ -14,6 +14,7 @@ pub const JOIN_METHODS: [&str; 17] = [
     "ec2",
     "env0",
     "gcp",
+    "generic_oidc",
     "github",
     "gitlab",
     "iam",
