@@ -297,8 +297,8 @@ async fn keep_output(
             sleep(&*clock, wait.saturating_sub(KEY_LEAD)).await;
             if wait > KEY_LEAD {
                 ready = keys.make(algorithm).await.ok();
-                sleep(&*clock, KEY_LEAD).await;
             }
+            sleep(&*clock, wait.min(KEY_LEAD)).await;
         };
         tokio::select! {
             () = ahead => {}
