@@ -65,7 +65,7 @@ pub(crate) fn web_client(route: &Route, insecure: bool) -> Result<reqwest::Clien
     builder
         .danger_accept_invalid_certs(insecure)
         .build()
-        .map_err(|e| RouteError::connection(format_args!("HTTPS cannot be set up: {e}")))
+        .map_err(|e| RouteError::connection(format_args!("HTTPS cannot be set up: {}", explain(route, &e))))
 }
 
 /// Status and bounded body of an HTTP exchange.

@@ -142,6 +142,8 @@ pub(crate) fn status(route: &Route, status: &tonic::Status) -> Failure {
 /// What to do where a cluster refuses the bot itself. After a lock or the removal of a bot its authorizer says no more than
 /// that access is denied, to every call (seen of versions 12 and 15).
 fn turned_away(message: &str) -> Option<&'static str> {
+    let is_bare =
+        |words| message.strip_prefix(words).is_some_and(|rest| rest.is_empty() || rest.starts_with(": user "));
     if message.contains("generation mismatch") {
         Some(
             "another copy of this identity was used, or the answer to a renewal was lost; remove the lock (`tctl get locks`), make the bot again (`tctl bots rm`, `tctl bots add`) and set `onboarding.token` to its new token",
@@ -150,7 +152,7 @@ fn turned_away(message: &str) -> Option<&'static str> {
         Some(
             "an operator has locked the bot, or another copy of its identity was used; remove the lock (`tctl get locks`)",
         )
-    } else if ["access denied", "[10] access denied"].contains(&message.lines().next().unwrap_or_default()) {
+    } else if is_bare("access denied") || is_bare("[10] access denied") {
         Some(
             "the cluster turns this bot away whatever it asks, so it is locked or was removed; remove the lock (`tctl get locks`), or make the bot again (`tctl bots rm`, `tctl bots add`) and set `onboarding.token` to its new token",
         )
@@ -159,8 +161,10 @@ fn turned_away(message: &str) -> Option<&'static str> {
     }
 }
 
-/// A cluster's own words, fit for a terminal and a log: not long, and no control characters but line ends.
+/// A cluster's own words, fit for a terminal and a log: not long, and no control characters but line ends. What wraps an error
+/// comes on a line of its own above it; here it becomes one line.
 fn said(words: &str) -> String {
+    let words = &words.replace("\n\t", ": ");
     let fit = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
     let mut kept: String = words.chars().take(WORDS).map(fit).collect();
     if kept.len() < words.len() && words.chars().nth(WORDS).is_some() {
