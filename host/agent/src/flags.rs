@@ -126,9 +126,9 @@ pub(crate) enum Command {
         /// Directory to write to
         directory: PathBuf,
     },
-    /// Open a local port that leads to an application or a database, or reach a host by SSH
+    /// Open a local port that leads to an application (`app`) or a database (`db`), or reach a host by SSH (`ssh`)
     Proxy(Through),
-    /// Databases of the cluster: list, connect, configure clients
+    /// Databases of the cluster: `ls`, `connect`, and for other clients `config` and `env`
     Db(Through),
     /// Print the version
     Version,
@@ -152,20 +152,20 @@ pub(crate) struct Start {
     /// Address, method and token in one: tbot+proxy+<method>://<token>@<host>:<port>
     #[arg(long, global = true, value_name = "URI")]
     pub(crate) join_uri: Option<String>,
-    /// How to join
+    /// How to join, such as token, azure, iam or github
     #[arg(long, global = true, value_name = "METHOD")]
     pub(crate) join_method: Option<String>,
     /// Pin of the cluster's authority, sha256:<hex>; may be repeated
     #[arg(long, global = true, value_name = "PIN", action = clap::ArgAction::Append)]
     pub(crate) ca_pin: Vec<String>,
     /// Where the bot keeps its own identity: a path, file:// or memory://
-    #[arg(long, global = true, alias = "storage", value_name = "PATH")]
+    #[arg(long, global = true, visible_alias = "storage", value_name = "PATH")]
     pub(crate) data_dir: Option<String>,
     /// Write one identity output here, in place of the configured outputs
     #[arg(long, global = true, value_name = "PATH", value_parser = path())]
     pub(crate) destination_dir: Option<PathBuf>,
-    /// Life of certificates, such as 1h
-    #[arg(long, global = true, alias = "credential-ttl", value_name = "DURATION")]
+    /// Life of certificates, such as 1h or 1d
+    #[arg(long, global = true, visible_alias = "credential-ttl", value_name = "DURATION")]
     pub(crate) certificate_ttl: Option<String>,
     /// Time between renewals, such as 20m
     #[arg(long, global = true, value_name = "DURATION")]
@@ -173,7 +173,7 @@ pub(crate) struct Start {
     /// Renew everything once and exit
     #[arg(long, global = true)]
     pub(crate) oneshot: bool,
-    /// Address for diagnostics
+    /// Address to serve health and metrics on
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub(crate) diag_addr: Option<String>,
     /// Write the process id here while running

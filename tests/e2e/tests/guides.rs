@@ -110,6 +110,28 @@ fn data_directory(world: &World, users: &Users) {
     }
 }
 
+/// Writes a guide's file: its cluster and its directories are this world's. Every user may read it.
+fn configure(world: &World, version: &str, rest: &str) {
+    let (address, pin) = (world.cluster.auth_addr(), world.cluster.ca_pin().unwrap());
+    let text = format!(
+        "{version}auth_server: \"{address}\"\nonboarding:\n  join_method: \"token\"\n  token: \"{TOKEN}\"\n  ca_pins:\n  - \"{pin}\"\n{rest}"
+    );
+    let here = |text: String, directory: &str| text.replace(directory, world.path(&directory[1..]).to_str().unwrap());
+    let text = here(here(text, "/var/lib/teleport/bot"), "/opt/machine-id");
+    let file = world.path("tbot.yaml");
+    std::fs::write(&file, text).unwrap();
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+}
+
+/// `tbot init -c FILE`, as the guides have it.
+fn initialize(world: &World, users: &Users, tbot: impl Fn(&[&str]) -> Output) {
+    let (file, out) = (world.path("tbot.yaml"), world.path("opt/machine-id"));
+    let flags = users.init_flags(out.to_str().unwrap());
+    let initialized =
+        tbot(&[["init", "-c", file.to_str().unwrap()].as_slice(), &flags.each_ref().map(String::as_str)].concat());
+    assert!(text(&initialized).contains("has been initialized"), "{}", text(&initialized));
+}
+
 fn readable_by_all(path: &Path) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
 }
@@ -124,23 +146,16 @@ async fn application_access() {
     std::fs::create_dir(out.parent().unwrap()).unwrap();
     let file = world.path("tbot.yaml");
     let config = |more: &str| {
-        let text = format!(
-            "version: v2\nauth_server: \"{}\"\nonboarding:\n  join_method: \"token\"\n  token: \"{TOKEN}\"\n  ca_pins:\n  - \"{}\"\nstorage:\n  type: directory\n  path: {}\noutputs:\n  - type: application\n    destination:\n      type: directory\n      path: {}\n    app_name: {APP}\n{more}",
-            world.cluster.auth_addr(),
-            world.cluster.ca_pin().unwrap(),
-            world.path("var/lib/teleport/bot").display(),
-            out.display(),
+        let rest = format!(
+            "storage:\n  type: directory\n  path: /var/lib/teleport/bot\noutputs:\n  - type: application\n    destination:\n      type: directory\n      path: /opt/machine-id\n    app_name: {APP}\n{more}"
         );
-        std::fs::write(&file, text).unwrap();
-        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+        configure(&world, "version: v2\n", &rest);
     };
     config("");
-    let (file_text, out_text) = (file.to_str().unwrap(), out.to_str().unwrap());
+    let file_text = file.to_str().unwrap();
     let bot = users.teleport.to_string();
-    let flags = users.init_flags(out_text);
-    let init = || tbot(&[["init", "-c", file_text].as_slice(), &flags.each_ref().map(String::as_str)].concat());
-    let initialized = init();
-    assert!(text(&initialized).contains("has been initialized"), "{}", text(&initialized));
+    let init = || initialize(&world, &users, &tbot);
+    init();
     data_directory(&world, &users);
 
     let unit = tbot(&["install", "systemd", "--config", file_text, "--user", &bot, "--group", &bot]);
@@ -228,22 +243,15 @@ async fn database_access() {
     std::fs::create_dir(out.parent().unwrap()).unwrap();
     let file = world.path("tbot.yaml");
     let config = |template: &str| {
-        let text = format!(
-            "auth_server: \"{}\"\nonboarding:\n  join_method: \"token\"\n  token: \"{TOKEN}\"\n  ca_pins:\n  - \"{}\"\nstorage:\n  directory: {}\ndestinations:\n  - directory: {}\n    database:\n      service: example-server\n      username: alice\n      database: example\n    # If using MongoDB, be sure to include the Mongo-formatted certificates:\n    configs:\n      - {template}\n",
-            world.cluster.auth_addr(),
-            world.cluster.ca_pin().unwrap(),
-            world.path("var/lib/teleport/bot").display(),
-            out.display(),
+        let rest = format!(
+            "storage:\n  directory: /var/lib/teleport/bot\ndestinations:\n  - directory: /opt/machine-id\n    database:\n      service: example-server\n      username: alice\n      database: example\n    # If using MongoDB, be sure to include the Mongo-formatted certificates:\n    configs:\n      - {template}\n"
         );
-        std::fs::write(&file, text).unwrap();
-        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+        configure(&world, "", &rest);
     };
     config("mongo");
     let (file_text, out_text) = (file.to_str().unwrap(), out.to_str().unwrap());
-    let flags = users.init_flags(out_text);
-    let init = || tbot(&[["init", "-c", file_text].as_slice(), &flags.each_ref().map(String::as_str)].concat());
-    let initialized = init();
-    assert!(text(&initialized).contains("has been initialized"), "{}", text(&initialized));
+    let init = || initialize(&world, &users, &tbot);
+    init();
     data_directory(&world, &users);
 
     // Its units; both are started at once, so the second finds nothing at first.
