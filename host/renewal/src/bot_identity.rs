@@ -70,6 +70,8 @@ pub(crate) struct BotIdentity {
     unconnected: bool,
     /// A renewal was asked for with the current identity, and nothing is known of the answer: this is what is said of it.
     unanswered: Option<Failure>,
+    /// A new token was refused, and the identity renewed all the same.
+    refused: Option<Failure>,
     /// Time until the next pass, where that is not for the loop to choose.
     pause: Duration,
     /// The open connection of the current identity.
@@ -87,6 +89,7 @@ impl BotIdentity {
             unsaved: Arc::default(),
             unconnected: false,
             unanswered: None,
+            refused: None,
             pause,
             session: None,
         }
@@ -108,7 +111,7 @@ impl BotIdentity {
     }
 
     /// One pass: a fresh identity, durable, and an open connection with it. Where the disk fails until the identity before is at its end, one
-    /// that is kept in memory alone is connected, and the failure returned all the same.
+    /// that is kept in memory alone is connected, and the failure returned all the same; so where a new token is refused.
     pub(crate) async fn obtain(&mut self) -> Result<Arc<dyn Session>, Failure> {
         if !self.loaded {
             self.load().await?;
@@ -132,7 +135,8 @@ impl BotIdentity {
                 }
             }
         }
-        self.connect().await
+        let session = self.connect().await?;
+        self.refused.take().map_or(Ok(session), Err)
     }
 
     async fn save_again(&self, unsaved: OwnedMutexGuard<Option<Unsaved>>) -> Result<Unsaved, Failure> {
@@ -239,11 +243,23 @@ impl BotIdentity {
         if let Some(identity) = self.current.clone() {
             let other = token.as_ref().is_some_and(|token| token_hash(token) != self.token_hash);
             let expired = self.expired();
+            let renewable = identity.tls.subject.renewable();
             if other {
                 info!(target: "TBOT", "The configured token differs from the one that was joined with. Joining again.");
+                if let Some(token) = token.clone().filter(|_| renewable && !expired) {
+                    return match self.join(token).await {
+                        // A mistake in a token must not cost the identity, which cannot be joined for again.
+                        Err(e) if e.kind == FailureKind::Denied => {
+                            self.refused =
+                                Some(e.context("the new token is refused, the identity before it is renewed"));
+                            self.renew(identity).await
+                        }
+                        joined => joined,
+                    };
+                }
             } else if expired {
                 warn!(target: "TBOT", expired = %identity.expires(), "The bot identity has expired. Trying to join again.");
-            } else if identity.tls.subject.renewable() {
+            } else if renewable {
                 return self.renew(identity).await;
             } else if let Some(token) = &token {
                 match self.rejoin(identity, token.clone()).await {

@@ -383,3 +383,27 @@ async fn what_lives_shorter_than_the_interval_is_tried_again_before_its_end() {
     weather.await.unwrap();
     assert_eq!((world.cluster.count("connect 2"), world.places[0].writes()), (1, 2), "{:?}", world.log());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_new_token_that_is_refused_costs_nothing_but_a_complaint() {
+    let world = Arc::new(World::new(1));
+    let mistaken = world.clone();
+    let operator = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        mistaken.cluster.state().join = failure(FailureKind::Denied);
+        *mistaken.token.lock().unwrap() = "token-2".into();
+        tokio::time::sleep(TTL * 3).await;
+        assert_eq!(mistaken.store.text("tokenhash"), identity::token_hash("token-1"));
+        assert!(mistaken.cluster.count("renew") >= 9, "{:?}", mistaken.log());
+        mistaken.cluster.state().join = None;
+    });
+    world.run(&["a"], (TTL * 3 + INTERVAL * 2).as_secs()).await.unwrap();
+    operator.await.unwrap();
+    assert!(world.places[0].writes() >= 10);
+    assert_eq!(world.store.text("tokenhash"), identity::token_hash("token-2"), "when it is admitted it is taken up");
+    // Whoever runs a single pass looks at its end.
+    world.cluster.state().join = failure(FailureKind::Denied);
+    *world.token.lock().unwrap() = "token-3".into();
+    let refused = world.bot(&[]).await.oneshot(std::future::pending()).await.unwrap_err();
+    assert!(refused[0].message.starts_with("the new token is refused"), "{}", refused[0]);
+}
