@@ -1,6 +1,7 @@
 //! Compiling in a process of its own: a large component takes seconds and hundreds of MiB, and there is no other way to bound that.
 
 use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -51,13 +52,21 @@ pub(crate) async fn compile(compiler: &Compiler, wasm: &[u8], folder: &Path) -> 
         Ok(Ok(ended)) if ended.status.success() => std::fs::read(&output).map_err(storage),
         Ok(Ok(ended)) => {
             let said = String::from_utf8_lossy(&ended.stderr).trim().trim_start_matches("ERROR: ").to_owned();
-            let reason = if said.is_empty() { format!("the compiler ended with {}", ended.status) } else { said };
+            let reason = match ended.status.signal() {
+                // By a limit, or on the way into one: what it said then is about itself.
+                Some(signal) => format!(
+                    "it takes more than {} GiB or {CPU_SECONDS} s to compile (signal {signal}): simplify it",
+                    ADDRESS_SPACE >> 30
+                ),
+                None if said.is_empty() => format!("the compiler ended with {}", ended.status),
+                None => said,
+            };
             Err(Failure::new(FailureKind::InvalidConfig, reason))
         }
         Ok(Err(e)) => Err(storage(e)),
         Err(_) => Err(Failure::new(
             FailureKind::InvalidConfig,
-            format!("it takes longer than {} s to compile", PATIENCE.as_secs()),
+            format!("it takes longer than {} s to compile: simplify it", PATIENCE.as_secs()),
         )),
     }
 }

@@ -223,6 +223,9 @@ mod tests {
         world.compiler_does("echo 'ERROR: this is not a component' >&2; exit 1");
         let refused = world.compiled(&world.plugin(Some(world.digest()))).await.unwrap_err();
         assert_eq!((refused.kind, refused.message.as_str()), (FailureKind::InvalidConfig, "this is not a component"));
+        world.compiler_does("echo 'memory allocation of 9 bytes failed' >&2; kill -ABRT $$");
+        let refused = world.compiled(&world.plugin(Some(world.digest()))).await.unwrap_err();
+        assert_eq!(refused.message, "it takes more than 2 GiB or 60 s to compile (signal 6): simplify it");
         assert!(world.cached().is_empty());
     }
 

@@ -39,6 +39,34 @@ async fn whatever_a_guest_does_costs_its_own_call_only() {
     }
 }
 
+/// What runs before and behind an exported function is in the same bounds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_misbehaves_around_its_functions_costs_its_own_call_only() {
+    let engine = Engine::new().unwrap();
+    let good = plugin(&engine, "good", &component(MEMORY, FINE)).await.unwrap();
+    let forever = "(loop $again (br $again))";
+    let start = format!("{MEMORY} (func $start {forever}) (start $start)");
+    let refused = plugin(&engine, "hostile", &component(&start, FINE)).await.err().unwrap();
+    assert!(refused.to_string().contains("did not finish `describe` within 2 s"), "{refused}");
+    let behind = |body: &str| {
+        format!(r#"{MEMORY} (func (export "cabi_post_tbot:format/format@0.1.0#files") (param i32) {body})"#)
+    };
+    // Two strings, the second of which is no UTF-8.
+    let text = r#"(memory (export "memory") 4) (data (i32.const 64) "\80\00\00\00\01\00\00\00\80\00\00\00\02\00\00\00") (data (i32.const 128) "a\ff")"#;
+    let list = "(i32.store (i32.const 36) (i32.const 64)) (i32.store (i32.const 40) (i32.const 2)) (i32.const 32)";
+    let tail = "(return_call $files (local.get 0) (local.get 1) (local.get 2) (local.get 3) (local.get 4))";
+    for (what, head, body, words) in [
+        ("traps behind the result", behind("unreachable"), FINE, "crashed in `files`"),
+        ("loops behind the result", behind(forever), FINE, "did not finish `files`"),
+        ("calls itself without a stack", MEMORY.into(), tail, "did not finish `files`"),
+        ("says what is no text", text.into(), list, "crashed in `files`"),
+    ] {
+        let failure = files(&engine, &head, body).await;
+        assert!(failure.message.contains(words) && failure.message.contains("plugin `hostile`"), "{what}: {failure}");
+        assert!(good.files("{}", None).await.unwrap().is_empty(), "after one that {what}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn guests_that_loop_do_not_hold_up_another() {
     let engine = Engine::new().unwrap();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use cluster::Stream;
 use identity::{Failure, FailureKind};
-use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixSocket, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
 
 /// Connections that wait to be accepted; the kernel may allow fewer.
 const BACKLOG: u32 = 1024;
@@ -113,8 +113,7 @@ fn tcp(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// A socket that nobody serves any more is taken over; anything else in its place stays. Then it is tried whether there can be one: a client
-/// that finds none waits for it, one that finds a socket that refuses gives up.
+/// A socket that nobody serves any more is taken over; anything else in its place stays.
 async fn free(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
     if path.as_os_str().len() > SOCKET_PATH_BYTES {
@@ -122,17 +121,16 @@ async fn free(path: &Path) -> io::Result<()> {
         return Err(io::Error::other(long));
     }
     match std::fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
-        Ok(found) if !found.file_type().is_socket() => return Err(io::Error::other("it exists and is not a socket")),
+        // There it can be only where its folder is.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => std::fs::metadata(path.parent().unwrap_or(path)).map(drop),
+        Err(e) => Err(e),
+        Ok(found) if !found.file_type().is_socket() => Err(io::Error::other("it exists and is not a socket")),
         Ok(_) => match UnixStream::connect(path).await {
-            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
-            Err(e) => return Err(e),
-            Ok(_) => return Err(io::Error::other("another process listens there")),
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+            Err(e) => Err(e),
+            Ok(_) => Err(io::Error::other("another process listens there")),
         },
     }
-    UnixSocket::new_stream()?.bind(path)?;
-    std::fs::remove_file(path)
 }
 
 pub(crate) enum Listener {

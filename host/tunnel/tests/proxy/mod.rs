@@ -305,7 +305,7 @@ impl Destination for Files {
 }
 
 /// Waits for anything here; far more than it takes.
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(120);
 
 /// `work`, which must not take long.
 pub async fn soon<T>(work: impl Future<Output = T>) -> T {
