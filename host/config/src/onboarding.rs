@@ -80,7 +80,7 @@ pub struct Onboarding {
     pub join_method: String,
     /// The token, or for delegated methods its name. May be missing where the bot has joined before.
     pub token: Option<Token>,
-    /// `sha256:` and 64 hex digits each, lower case; any one of them is enough.
+    /// `sha256:` and 64 hex digits each, lower case; any one of them is enough. What is none matches nothing, and was warned of.
     pub ca_pins: Vec<String>,
     /// A PEM file with the authority to trust.
     pub ca_path: Option<PathBuf>,
@@ -100,7 +100,7 @@ impl Onboarding {
         this.join_method = section.field("join_method").and_then(|field| field.text(report)).unwrap_or_default();
         this.token = section.field("token").and_then(|field| field.secret(report)).and_then(Token::new);
         let pins = section.field("ca_pins").map(|field| field.texts(report)).unwrap_or_default();
-        this.ca_pins = pins.into_iter().filter_map(|(place, text)| pin(&place, &text, report)).collect();
+        this.ca_pins = pins.into_iter().map(|(place, text)| pin(&place, &text, report)).collect();
         let path = section.field("ca_path").and_then(|field| field.text(report)).filter(|text| !text.is_empty());
         this.ca_path = path.map(PathBuf::from);
         for key in METHOD_KEYS {
@@ -121,7 +121,7 @@ impl Onboarding {
     /// Of the flags, which replace the section as a whole (surface §A.6).
     pub(crate) fn of_flags(method: &str, token: Option<&str>, pins: &[String], report: &mut Report) -> Self {
         let token = token.and_then(|text| Token::new(Zeroizing::new(text.to_owned())));
-        let ca_pins = pins.iter().filter_map(|text| pin(&Place::flag("--ca-pin"), text, report)).collect();
+        let ca_pins = pins.iter().map(|text| pin(&Place::flag("--ca-pin"), text, report)).collect();
         Self {
             join_method: method.to_owned(),
             token,
@@ -170,14 +170,15 @@ pub fn method_key(method: &str) -> &str {
     if method == "terraform_cloud" { "terraform" } else { method }
 }
 
-fn pin(place: &Place, text: &str, report: &mut Report) -> Option<String> {
-    if crate::is_sha256(text) {
-        return Some(text.to_ascii_lowercase());
+/// One that is none stays, so that it trusts nobody: only a join at an auth server looks at it.
+fn pin(place: &Place, text: &str, report: &mut Report) -> String {
+    if !crate::is_sha256(text) {
+        let message = format!(
+            "`{text}` is no pin, and no auth server can match it: write `sha256:` and 64 hex digits, as `tctl status` shows them"
+        );
+        report.warning(place, message);
     }
-    // The original finds out at the first contact.
-    report
-        .curable(place, format!("`{text}` is no pin: write `sha256:` and 64 hex digits, as `tctl status` shows them"));
-    None
+    text.to_ascii_lowercase()
 }
 
 #[cfg(test)]

@@ -148,17 +148,16 @@ fn wrong_flags_are_all_named() {
     let flags = Flags {
         auth_server: some("a:b"),
         join_method: some("token"),
-        ca_pins: vec!["12".to_owned()],
         data_dir: some("s3://x"),
         certificate_ttl: some("1"),
         renewal_interval: some("x"),
         ..Flags::default()
     };
     let message = merged(None, &flags).unwrap_err().to_string();
-    for flag in ["--auth-server: ", "--ca-pin: ", "--data-dir: ", "--certificate-ttl: ", "--renewal-interval: "] {
+    for flag in ["--auth-server: ", "--data-dir: ", "--certificate-ttl: ", "--renewal-interval: "] {
         assert!(message.lines().any(|line| line.starts_with(flag)), "{flag}: {message}");
     }
-    assert_eq!(message.lines().count(), 5, "{message}");
+    assert_eq!(message.lines().count(), 4, "{message}");
 }
 
 #[test]
