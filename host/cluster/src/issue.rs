@@ -1,6 +1,6 @@
 //! Certificates for outputs: impersonation, look-up, route (wire §f.6–f.8).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::wire::proto::{
     CreateAppSessionRequest, ListResourcesRequest, RouteToApp, RouteToDatabase, UserCertsRequest,
 };
 use crate::wire::teleport::trust::v1::GenerateHostCertRequest;
-use crate::wire::types::{AppServerV3, DatabaseServerV3};
+use crate::wire::types::AppServerV3;
 
 /// One impersonated identity serves all outputs of a pass; sessions live as long as it, so a later pass takes a new one.
 const PASS: Duration = Duration::from_secs(60);
@@ -77,10 +77,10 @@ impl Issuer {
             Target::Application(name) => self.application(name, roles, request, order).await,
             Target::Database { service, username, database } => {
                 let asker = self.impersonate(roles, order.ttl).await?;
-                let protocol = self.database_protocol(&asker, service, roles).await?;
+                let (service, protocol) = self.database(&asker, service, roles).await?;
                 let username = if protocol == "redis" && username.is_empty() { "default" } else { username };
                 request.route_to_database = Some(RouteToDatabase {
-                    service_name: service.clone(),
+                    service_name: service,
                     protocol,
                     username: username.to_owned(),
                     database: database.clone(),
@@ -179,17 +179,19 @@ impl Issuer {
         Ok(issued.into())
     }
 
-    async fn database_protocol(&self, asker: &Caller, service: &str, roles: &[String]) -> Result<String, Failure> {
+    /// Name and protocol of the database that `service` names (wire §f.8).
+    async fn database(&self, asker: &Caller, service: &str, roles: &[String]) -> Result<(String, String), Failure> {
         let name = quoted(service);
         let predicate = format!(r#"(name == {name}) || (labels["teleport.internal/discovered-name"] == {name})"#);
         let servers = self.list(asker, "db_server", predicate).await?;
-        let spec = servers.into_iter().find_map(|resource| match resource {
-            Resource::DatabaseServer(DatabaseServerV3 { spec: Some(server), .. }) => {
-                server.database.and_then(|db| db.spec)
+        let databases = servers.into_iter().filter_map(|resource| match resource {
+            Resource::DatabaseServer(server) => {
+                let database = server.spec?.database?;
+                Some((database.metadata?.name, database.spec?.protocol))
             }
             _ => None,
         });
-        Ok(spec.ok_or_else(|| not_found("database", service, roles))?.protocol)
+        choose(databases.collect(), service)?.ok_or_else(|| not_found("database", service, roles))
     }
 
     async fn list(&self, asker: &Caller, kind: &str, predicate_expression: String) -> Result<Vec<Resource>, Failure> {
@@ -285,6 +287,20 @@ const OTHER_KEY: &str = "it certifies another key than the one sent";
 
 fn unusable(why: &dyn std::fmt::Display) -> Failure {
     Failure::new(FailureKind::Denied, format!("what the cluster issued cannot be used: {why}"))
+}
+
+/// Of several databases, by their names, the one that is called so; else the one that was discovered under this name and had to be given
+/// a longer one.
+fn choose(mut databases: BTreeMap<String, String>, service: &str) -> Result<Option<(String, String)>, Failure> {
+    if let Some(exact) = databases.remove_entry(service) {
+        return Ok(Some(exact));
+    }
+    if databases.len() > 1 {
+        let names = databases.into_keys().collect::<Vec<_>>().join("`, `");
+        let message = format!("several databases were discovered as \"{service}\": set `service` to one of `{names}`");
+        return Err(Failure::new(FailureKind::InvalidConfig, message));
+    }
+    Ok(databases.pop_first())
 }
 
 fn not_found(what: &str, name: &str, roles: &[String]) -> Failure {

@@ -71,8 +71,16 @@ impl Control {
     /// Adds or replaces a database: its protocol as in a resource (`postgres`), and `host:port` of a server that speaks
     /// TLS with a certificate of [`Self::sign_database`].
     pub fn add_database(&self, name: &str, protocol: &str, uri: &str) {
-        let database = Database { protocol: protocol.to_owned(), uri: uri.to_owned() };
+        let database = Database { discovered: None, protocol: protocol.to_owned(), uri: uri.to_owned() };
         self.0.registry().databases.insert(name.to_owned(), database);
+    }
+
+    /// The same for one that was discovered under a name of its own, which may not be the only one (wire §f.8).
+    pub fn add_discovered_database(&self, name: &str, discovered: &str, protocol: &str, uri: &str) {
+        self.add_database(name, protocol, uri);
+        if let Some(database) = self.0.registry().databases.get_mut(name) {
+            database.discovered = Some(discovered.to_owned());
+        }
     }
 
     /// Adds a leaf cluster: certificates may be routed to it, and its host authority is listed.

@@ -117,6 +117,8 @@ pub(crate) struct App {
 }
 
 pub(crate) struct Database {
+    /// What it was called where it was discovered.
+    pub discovered: Option<String>,
     pub protocol: String,
     pub uri: String,
 }

@@ -147,24 +147,27 @@ pub(crate) fn list(connection: &Connection, request: &ListResourcesRequest) -> R
         return Ok(ListResourcesResponse::default());
     }
     let registry = state.registry();
-    let found: Vec<(String, Resource)> = match request.resource_type.as_str() {
+    let found: Vec<(String, Option<String>, Resource)> = match request.resource_type.as_str() {
         "app_server" => {
             let apps = registry.apps.iter();
-            apps.map(|(name, app)| (name.clone(), Resource::AppServer(app_server(state, name, app)))).collect()
+            apps.map(|(name, app)| (name.clone(), None, Resource::AppServer(app_server(state, name, app)))).collect()
         }
         "db_server" => {
             let databases = registry.databases.iter();
             databases
                 .map(|(name, database)| {
-                    (name.clone(), Resource::DatabaseServer(database_server(state, name, database)))
+                    let server = Resource::DatabaseServer(database_server(state, name, database));
+                    (name.clone(), database.discovered.clone(), server)
                 })
                 .collect()
         }
         _ => Vec::new(),
     };
     let mut matching = Vec::new();
-    for (name, resource) in found {
-        if matches(&request.predicate_expression, &name)? && name.as_str() >= request.start_key.as_str() {
+    for (name, discovered, resource) in found {
+        if matches(&request.predicate_expression, &name, discovered.as_deref())?
+            && name.as_str() >= request.start_key.as_str()
+        {
             matching.push((name, PaginatedResource { resource: Some(resource) }));
         }
     }
@@ -174,8 +177,11 @@ pub(crate) fn list(connection: &Connection, request: &ListResourcesRequest) -> R
     Ok(ListResourcesResponse { resources, next_key, total_count })
 }
 
+/// The label with the name under which something was discovered.
+const DISCOVERED: &str = "teleport.internal/discovered-name";
+
 /// The recorded predicates: `name == "x"`, and the same with an alternative for discovered databases.
-fn matches(expression: &str, name: &str) -> Result<bool, Refusal> {
+fn matches(expression: &str, name: &str, discovered: Option<&str>) -> Result<bool, Refusal> {
     if expression.trim().is_empty() {
         return Ok(true);
     }
@@ -185,7 +191,9 @@ fn matches(expression: &str, name: &str) -> Result<bool, Refusal> {
         let literal = parts.and_then(|(left, right)| Some((left, serde_json::from_str::<String>(right).ok()?)));
         match literal {
             Some(("name", wanted)) if wanted == name => return Ok(true),
-            // Nothing of ours was discovered, so no such label exists.
+            Some((left, wanted)) if left == format!("labels[{DISCOVERED:?}]") && discovered == Some(&wanted) => {
+                return Ok(true);
+            }
             Some((left, _)) if left == "name" || left.starts_with("labels[") => {}
             _ => return Err(Refusal::BadParameter(format!("failed to parse predicate expression: {expression}"))),
         }
@@ -242,7 +250,11 @@ fn database_server(state: &State, name: &str, database: &Database) -> types::Dat
             database: Some(types::DatabaseV3 {
                 kind: "db".to_owned(),
                 version: "v3".to_owned(),
-                metadata: Some(configured(name)),
+                metadata: Some({
+                    let mut metadata = configured(name);
+                    metadata.labels.extend(database.discovered.clone().map(|name| (DISCOVERED.to_owned(), name)));
+                    metadata
+                }),
                 spec: Some(types::DatabaseSpecV3 {
                     protocol: database.protocol.clone(),
                     uri: database.uri.clone(),
@@ -289,10 +301,10 @@ mod tests {
     #[test]
     fn recorded_predicates_select_by_name() {
         let database = r#"(name == "orders") || (labels["teleport.internal/discovered-name"] == "orders")"#;
-        assert!(matches(database, "orders").unwrap());
-        assert!(!matches(database, "order").unwrap());
-        assert!(matches(r#"name == "grafana""#, "grafana").unwrap());
-        assert!(matches("", "anything").unwrap());
-        assert!(matches("exists(labels)", "anything").is_err());
+        assert!(matches(database, "orders", None).unwrap());
+        assert!(!matches(database, "order", None).unwrap());
+        assert!(matches(r#"name == "grafana""#, "grafana", None).unwrap());
+        assert!(matches("", "anything", None).unwrap());
+        assert!(matches("exists(labels)", "anything", None).is_err());
     }
 }

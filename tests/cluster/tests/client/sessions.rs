@@ -76,6 +76,30 @@ async fn every_release_serves_outputs_authorities_and_renewals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_discovered_database_goes_by_its_short_name_while_that_is_its_own() {
+    let stand_in = stand_in(Release::V15).await;
+    let control = stand_in.control();
+    control.add_discovered_database("sales-rds-us-east-1-123", "sales", "mysql", "127.0.0.1:1");
+    let (_, session) = enter(&stand_in, crate::Door::Auth, "robot").await;
+    let key = PrivateKey::generate(KeyAlgorithm::EcdsaP256).unwrap();
+    let issue = async |service: &str| {
+        let target = Target::Database { service: service.into(), username: "u".into(), database: "d".into() };
+        session.issue(&Order { target, roles: vec![], ttl: TTL, key: key.public_key().clone() }).await
+    };
+    let subject = issue("sales").await.unwrap().tls.unwrap().subject;
+    assert_eq!((subject.attribute("2.1"), subject.attribute("2.2")), (Some("sales-rds-us-east-1-123"), Some("mysql")));
+    control.add_discovered_database("sales-rds-eu-west-1-123", "sales", "postgres", "127.0.0.1:1");
+    let message = issue("sales").await.unwrap_err().message;
+    assert!(
+        message.ends_with("set `service` to one of `sales-rds-eu-west-1-123`, `sales-rds-us-east-1-123`"),
+        "{message}"
+    );
+    control.add_database("sales", "redis", "127.0.0.1:1");
+    let subject = issue("sales").await.unwrap().tls.unwrap().subject;
+    assert_eq!(subject.attribute("2.1"), Some("sales"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_with_a_long_name_and_leaves() {
     for release in [Release::V12, Release::V15, Release::Newest] {
         let cluster_name = format!("{}.example.com", "long".repeat(12));
