@@ -308,11 +308,13 @@ async fn database_access() {
     let other = query(&verified("teleport-database-ca.crt", "tlscert"), &out.join("key")).await;
     assert!(text(&other).contains("certificate verify failed"), "{}", text(&other));
     // `systemctl reload` of both.
-    let before = world.read("opt/machine-id/tlscert");
+    let (before, sets) = (world.read("opt/machine-id/tlscert"), || service.log().matches("Generated output.").count());
+    let made = sets();
     for unit in [&service, &proxy] {
         unit.signal(Signal::HUP);
     }
-    until("the certificate is renewed", || world.read("opt/machine-id/tlscert") != before).await;
+    // Files are moved one after another: the log tells when all of them are there.
+    until("the whole set is renewed", || sets() > made && world.read("opt/machine-id/tlscert") != before).await;
     connected(&query(&verified("teleport-host-ca.crt", "tlscert"), &out.join("key")).await);
     proxy.stop().await;
 
