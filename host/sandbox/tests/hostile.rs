@@ -2,6 +2,8 @@
 
 mod guest;
 
+use std::sync::Arc;
+
 use guest::{FINE, MEMORY, format as component, plugin};
 use identity::{Failure, FailureKind, Format};
 use sandbox::{CallError, Engine, Grants, Kind};
@@ -72,20 +74,24 @@ async fn guests_that_loop_do_not_hold_up_another() {
     let engine = Engine::new().unwrap();
     let good = plugin(&engine, "good", &component(MEMORY, FINE)).await.unwrap();
     let looping = component(MEMORY, "(loop $again (br $again)) (unreachable)");
-    let mut loops = Vec::new();
+    let mut hostile = Vec::new();
     for _ in 0..4 {
-        let one = plugin(&engine, "hostile", &looping).await.unwrap();
-        loops.push(tokio::spawn(async move { one.files("{}", None).await.unwrap_err() }));
+        hostile.push(Arc::new(plugin(&engine, "hostile", &looping).await.unwrap()));
     }
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    let mut meanwhile = 0;
-    for _ in 0..10 {
+    // A machine with other work may take two seconds for nothing: once in five rounds is enough, where a loop that holds up another does in all.
+    for round in 1.. {
+        let looped = hostile.iter().cloned().map(|one| async move { one.files("{}", None).await.unwrap_err() });
+        let loops: Vec<_> = looped.map(tokio::spawn).collect();
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         good.files("{}", None).await.unwrap();
-        meanwhile += usize::from(loops.iter().all(|one| !one.is_finished()));
-    }
-    assert!(meanwhile > 0, "each of ten calls had to wait until one of four that loop was stopped");
-    for one in loops {
-        assert!(one.await.unwrap().message.contains("did not finish"));
+        let meanwhile = loops.iter().all(|one| !one.is_finished());
+        for one in loops {
+            assert!(one.await.unwrap().message.contains("did not finish"));
+        }
+        if meanwhile {
+            break;
+        }
+        assert!(round < 5, "a call has to wait until one of four that loop is stopped");
     }
 }
 

@@ -13,6 +13,8 @@ pub struct Options {
     pub auth_port: u16,
     /// Port of the proxy on 127.0.0.1; 0 lets the system choose.
     pub proxy_port: u16,
+    /// Further names of the proxy (`public_addr`): under any other, a client that names none of its applications is sent away.
+    pub proxy_names: Vec<String>,
     /// Which release it behaves as.
     pub release: Release,
     /// Which keys clients are to make, for releases that know suites (wire §e.2).
@@ -33,6 +35,7 @@ impl Default for Options {
             cluster_name: "stand-in.example.com".to_owned(),
             auth_port: 0,
             proxy_port: 0,
+            proxy_names: Vec::new(),
             release: Release::V15,
             suite: Suite::default(),
             strip_alpn: false,

@@ -20,6 +20,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// Runs of the program at a time: each spends most of its time waiting.
 const AT_ONCE: usize = 4;
+/// This machine itself is never asked for at an HTTP proxy: a name of the cluster's proxy that is somebody else's, as far as the agent can see.
+const ELSEWHERE: &str = "teleport.localhost";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Route {
@@ -64,7 +66,9 @@ impl Site {
         let key = AwsKey { id, secret, session_token: None, account, arn: "arn:aws:iam::1:role/x".into() };
         let platforms = Platforms { azure: Some(cloud.clone()), issuers: vec![issuer], aws: vec![key] };
         let session_tick = std::time::Duration::from_millis(50);
-        let options = Options { release, suite, strip_alpn, platforms, session_tick, ..Options::default() };
+        let proxy_names = vec![ELSEWHERE.to_owned()];
+        let options =
+            Options { release, suite, strip_alpn, platforms, session_tick, proxy_names, ..Options::default() };
         let world = World::with(options).await;
         let aws = world.path("home/.aws");
         std::fs::create_dir_all(&aws).unwrap();
@@ -105,8 +109,7 @@ impl Site {
         let (server, pin) = match route {
             Route::Auth => (self.world.auth(), self.world.pin()),
             Route::Alpn | Route::Upgrade => (self.world.proxy(), String::new()),
-            // This machine itself is never asked for at an HTTP proxy: a name that is somebody else's, as far as the agent can see.
-            Route::HttpProxy => (format!("proxy_server: teleport.localhost:{port}"), String::new()),
+            Route::HttpProxy => (format!("proxy_server: {ELSEWHERE}:{port}"), String::new()),
         };
         let folder = self.world.path(&name);
         std::fs::create_dir(&folder).unwrap();
@@ -154,7 +157,7 @@ async fn http_proxy(to: u16) -> String {
                 while !head.ends_with(b"\r\n\r\n") {
                     head.push(client.read_u8().await?);
                 }
-                assert!(head.starts_with(format!("CONNECT teleport.localhost:{to} ").as_bytes()));
+                assert!(head.starts_with(format!("CONNECT {ELSEWHERE}:{to} ").as_bytes()));
                 let mut cluster = TcpStream::connect((Ipv4Addr::LOCALHOST, to)).await?;
                 client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
                 copy_bidirectional(&mut client, &mut cluster).await

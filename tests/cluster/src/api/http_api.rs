@@ -153,7 +153,8 @@ fn launcher(connection: &Connection, request: &Request<Incoming>) -> Option<Stri
     let host = request.uri().authority().map(|authority| authority.as_str());
     let host = host.or_else(|| request.headers().get(header::HOST)?.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
-    let own = name.is_empty() || name == "localhost" || name.parse::<std::net::IpAddr>().is_ok();
+    let named = ["", "localhost"].contains(&name) || connection.state.options.proxy_names.iter().any(|own| own == name);
+    let own = named || name.parse::<std::net::IpAddr>().is_ok();
     let path: String = url::form_urlencoded::byte_serialize(request.uri().path().as_bytes()).collect();
     (!own).then(|| format!("https://{}/web/launch/{name}?path={path}", connection.state.proxy_address()))
 }
