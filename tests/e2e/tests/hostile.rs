@@ -67,20 +67,33 @@ async fn nonsense_and_messages_without_measure_are_refused_at_once() {
     for release in [Release::V15, Release::Newest] {
         let world = joined(release).await;
         let good = contents(&world.path("out"));
-        // A renewal that is answered with nonsense may have been counted: that is told in other words.
-        for method in ["Ping", "GetRole", "ListResources", "GetCertAuthorities", "GenerateUserCerts"] {
+        for method in ["Ping", "GetRole", "ListResources", "GetCertAuthorities"] {
             for how in [Hostile::Nonsense, Hostile::Oversize] {
                 let case = format!("{release:?} {method} {how:?}");
                 world.control.fault(method, Fault::Hostile(how), None);
                 let message = fails(&world, &case).await;
                 assert!(message.contains("answered what cannot be read: "), "{case}: {message}");
-                let lost = message.contains("the answer to the renewal was lost");
-                assert_eq!(lost, method == "GenerateUserCerts", "{case}: {message}");
+                assert!(!message.contains("the answer to the renewal was lost"), "{case}: {message}");
                 assert_eq!(contents(&world.path("out")), good, "{case}");
                 world.control.clear_faults();
             }
         }
         world.succeeds().await;
+        world.app_answers("out").await;
+    }
+    // A renewal that is answered with nonsense may have been counted: it is not asked for again at once, and outputs go on.
+    for how in [Hostile::Nonsense, Hostile::Oversize] {
+        let world = joined(Release::V15).await;
+        let good = contents(&world.path("out"));
+        world.control.fault("GenerateUserCerts", Fault::Hostile(how), None);
+        let message = fails(&world, "a renewal").await;
+        assert!(message.contains("the answer to the renewal was lost"), "{message}");
+        assert!(message.contains("answered what cannot be read: "), "{message}");
+        assert_eq!(contents(&world.path("out")), good, "{how:?}");
+        world.control.clear_faults();
+        let message = fails(&world, "the next start").await;
+        assert!(message.contains("its last renewal ended without a stored answer"), "{message}");
+        assert_ne!(contents(&world.path("out")), good, "{how:?}");
         world.app_answers("out").await;
     }
 }
