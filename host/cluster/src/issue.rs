@@ -303,9 +303,10 @@ fn choose(mut databases: BTreeMap<String, String>, service: &str) -> Result<Opti
     Ok(databases.pop_first())
 }
 
+/// Not there yet, perhaps: what starts together with this machine makes itself known to the cluster a moment later.
 fn not_found(what: &str, name: &str, roles: &[String]) -> Failure {
     let message = format!("{what} {name:?} not found, or not allowed for the roles [{}]", roles.join(", "));
-    Failure::new(FailureKind::Denied, message)
+    Failure::new(FailureKind::Unavailable, message)
 }
 
 /// A string of the predicate language.
@@ -326,5 +327,6 @@ mod tests {
     fn what_is_not_found_keeps_the_originals_words() {
         let failure = not_found("app", "nope", &["machine".into()]);
         assert!(failure.message.starts_with("app \"nope\" not found"), "{failure}");
+        assert_eq!(failure.kind, FailureKind::Unavailable, "it is looked for again soon");
     }
 }

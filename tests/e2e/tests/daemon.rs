@@ -53,6 +53,18 @@ async fn an_interrupt_ends_a_daemon_that_waits_for_its_cluster() {
     assert_eq!(daemon.ended().await, Some(0));
 }
 
+/// Applications and databases start with the machine as often as not, and make themselves known a moment after the agent looked.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_that_comes_later_does_not_wait_for_the_interval() {
+    let world = World::new().await;
+    world.configure(&world.proxy(), "", &world.output("latecomer", "out"));
+    let daemon = world.daemon();
+    until("it is missed", || daemon.log().contains("app \"latecomer\" not found")).await;
+    world.control.add_app("latecomer", "latecomer.localhost", "http://127.0.0.1:1");
+    until("its output is there", || daemon.log().contains("Generated output.")).await;
+    assert!(daemon.log().contains("is renewed again"), "{}", daemon.log());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_keeps_the_last_good_files_and_passes() {
     let world = World::new().await;
