@@ -1,5 +1,6 @@
 //! The programs that speak to databases: what to run, and with which files.
 
+use std::fmt::Display;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -111,7 +112,7 @@ impl Client<'_> {
         let user = if self.user.is_empty() { String::new() } else { format!("{}@", percent(self.user)) };
         let mut parameters = vec![];
         let host = match self.door {
-            Door::Port(host, port) => authority(host, *port),
+            Door::Port(host, port) => authority(host, port),
             Door::Socket(path) => {
                 // The only name that clients look for.
                 let port = path.file_name()?.to_str()?.strip_prefix(POSTGRES_SOCKET)?;
@@ -153,7 +154,7 @@ impl Client<'_> {
 
     fn mongodb(&self) -> Vec<String> {
         let host = match self.door {
-            Door::Port(host, port) => authority(host, *port),
+            Door::Port(host, port) => authority(host, port),
             Door::Socket(path) => percent(&path.display().to_string()).replace('/', "%2F"),
         };
         let url = format!("mongodb://{host}/{}?directConnection=true", percent(self.database));
@@ -188,8 +189,8 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
-/// Where a URL leads (RFC 3986 §3.2).
-fn authority(host: &str, port: u16) -> String {
+/// A host, which may be an address of IPv6, and a port (RFC 3986 §3.2).
+pub(crate) fn authority(host: &str, port: impl Display) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 

@@ -318,9 +318,7 @@ impl Flags {
             ExitCode::FAILURE
         })
     }
-}
 
-impl Flags {
     /// What a switch says: nothing, or the last of its forms.
     pub(crate) fn switch(&self, name: &str, on: bool) -> Option<bool> {
         if on { Some(true) } else { self.off.iter().any(|off| off == name).then_some(false) }

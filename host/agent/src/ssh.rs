@@ -2,6 +2,7 @@
 
 use tokio::io::{AsyncWriteExt, copy, split, stdin, stdout};
 
+use crate::client::authority;
 use crate::proxy::Context;
 
 /// Carries stdin and stdout to the SSH server that `target` names, until either side ends.
@@ -49,7 +50,7 @@ fn host_port(target: &str, cluster: &str, proxy: &str) -> String {
         host.strip_suffix(suffix).and_then(|host| host.strip_suffix('.')).unwrap_or(host).to_owned()
     };
     let host = cut(&cut(host, proxy), cluster);
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    authority(&host, port)
 }
 
 #[cfg(test)]

@@ -93,12 +93,9 @@ fn web_identity(region: Option<&str>) -> Result<Option<Credentials>, Error> {
     )
     .into_bytes();
     let body = ask("AWS", &request, "does the role of `AWS_ROLE_ARN` trust the issuer and subject of this token?")?;
-    let found = serde_json::from_str::<serde_json::Value>(&body).ok().and_then(|mut answer| {
-        let result =
-            answer.pointer_mut("/AssumeRoleWithWebIdentityResponse/AssumeRoleWithWebIdentityResult/Credentials")?;
-        serde_json::from_value(result.take()).ok()
-    });
-    found.map(Some).ok_or_else(|| Error::unavailable("AWS answered without credentials"))
+    let answer: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+    let found = answer.pointer("/AssumeRoleWithWebIdentityResponse/AssumeRoleWithWebIdentityResult/Credentials");
+    read(&found.map(ToString::to_string).unwrap_or_default(), "AWS").map(Some)
 }
 
 /// A value in a form (`application/x-www-form-urlencoded`).
